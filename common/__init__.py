@@ -1,0 +1,1 @@
+"""Everything the models share; knows no model."""

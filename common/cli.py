@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Turns dataclass fields into command-line flags and the flags back into configs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def flag(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    short: str | None = None,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """A dataclass field that is also a command-line flag.
+
+    The field's name gives the flag (`text_cleaners` -> `--text-cleaners`), its annotation the
+    type: `bool` is a switch, `tuple[X, ...]` takes several values, `X | None` may be left out.
+    A field without default is a required flag.
+    """
+    return dataclasses.field(
+        default=default, metadata={"help": help, "short": short, "choices": choices}
+    )
+
+
+class FlagParser(argparse.ArgumentParser):
+    """Reads the flags of several config dataclasses in one pass.
+
+    `parse` returns only what the user typed, so that a value from a checkpoint can stand between
+    a flag's default and the user's own word; see `build`. Underscores are accepted for dashes. Two
+    configs may declare the same field (`n_mel_channels`): it is one flag, given to both.
+    """
+
+    def __init__(self, description: str, *config_classes: type) -> None:
+        super().__init__(description=description, allow_abbrev=False)
+        declared: dict[str, dataclasses.Field] = {}
+        for config_class in config_classes:
+            hints = typing.get_type_hints(config_class)
+            group = self.add_argument_group(config_class.__doc__.splitlines()[0])
+            for field in dataclasses.fields(config_class):
+                if "help" not in field.metadata:
+                    continue
+                if field.name in declared:
+                    assert field.default == declared[field.name].default, field.name
+                    continue
+                declared[field.name] = field
+                _add_flag(group, field, hints[field.name])
+
+    def parse(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
+        """The flags on the command line (`sys.argv` unless given) by field name.
+
+        Exits with code 2 and a sentence on an unknown flag or a value of the wrong type.
+        """
+        tokens = [_with_dashes(token) for token in (sys.argv[1:] if argv is None else argv)]
+        return vars(self.parse_args(tokens))
+
+    def build(self, config_class: type[Config], *layers: Mapping[str, Any]) -> Config:
+        """A config from layers of values, later ones first in rank; others keep their default.
+
+        Exits with code 2 and the config's own sentence where the values contradict each other.
+        """
+        names = {field.name for field in dataclasses.fields(config_class) if field.init}
+        values = {k: v for layer in layers for k, v in layer.items() if k in names}
+        try:
+            return config_class(**values)
+        except ValueError as error:
+            self.error(str(error))
+
+
+def flag_name(field_name: str) -> str:
+    """`text_cleaners` -> `--text-cleaners`."""
+    return "--" + field_name.replace("_", "-")
+
+
+def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field, hint: Any) -> None:
+    names = [field.metadata["short"]] if field.metadata["short"] else []
+    names.append(flag_name(field.name))
+    required = field.default is dataclasses.MISSING
+    options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
+    options["help"] = _help(field).replace("%", "%%")
+    if hint is bool:
+        group.add_argument(*names, action="store_true", **options)
+        return
+    value_type, several = _value_type(hint)
+    if several:
+        options |= {"nargs": "*", "action": _StoreTuple}
+    group.add_argument(
+        *names,
+        type=value_type,
+        required=required,
+        choices=field.metadata["choices"],
+        metavar=None if field.metadata["choices"] else value_type.__name__.upper(),
+        **options,
+    )
+
+
+def _help(field: dataclasses.Field) -> str:
+    text = field.metadata["help"]
+    if field.default is dataclasses.MISSING:
+        return f"{text} (required)"
+    default = field.default
+    if default is None or default is False or default == ():
+        return text
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{text} (default: {shown})"
+
+
+def _value_type(hint: Any) -> tuple[type, bool]:
+    """The type of one value, and whether the flag takes several."""
+    if isinstance(hint, types.UnionType):
+        (hint,) = (arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[0], True
+    assert hint in (str, int, float, Path), f"no flag for {hint}"
+    return hint, False
+
+
+class _StoreTuple(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, tuple(values))
+
+
+def _with_dashes(token: str) -> str:
+    if not token.startswith("--"):
+        return token
+    name, equals, value = token.partition("=")
+    return name.replace("_", "-") + equals + value
