@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Fundamental frequency of speech, and its statistics."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import librosa
+import numpy as np
+
+from common.config import F0_METHODS, AudioConfig
+
+LOWEST_NOTE = "C2"  # 65.4 Hz
+HIGHEST_NOTE = "C7"  # 2093 Hz
+STATISTICS_FILE = "pitch_stats.json"
+
+
+def estimate_pitch(audio: np.ndarray, config: AudioConfig, method: str = "pyin") -> np.ndarray:
+    """Pitch of each mel frame.
+
+    Args:
+        audio: (T_audio,) float32 in [-1, 1] at `config.sampling_rate`
+        method: one of `common.config.F0_METHODS`
+
+    Returns:
+        (T_mel,) float32 in Hz, 0 where unvoiced, with T_mel = T_audio // hop + 1
+    """
+    if method not in ESTIMATORS:
+        raise ValueError(f"--f0-method must be one of {', '.join(F0_METHODS)}, got {method}")
+    return ESTIMATORS[method](audio, config)
+
+
+def _estimate_with_pyin(audio: np.ndarray, config: AudioConfig) -> np.ndarray:
+    pitch, _, _ = librosa.pyin(
+        audio,
+        fmin=librosa.note_to_hz(LOWEST_NOTE),
+        fmax=librosa.note_to_hz(HIGHEST_NOTE),
+        sr=config.sampling_rate,
+        frame_length=config.filter_length,
+        hop_length=config.hop_length,
+        fill_na=0.0,
+    )
+    return pitch.astype(np.float32)
+
+
+ESTIMATORS: Mapping[str, Callable[[np.ndarray, AudioConfig], np.ndarray]] = {
+    "pyin": _estimate_with_pyin
+}
+
+
+@dataclass(frozen=True)
+class PitchStatistics:
+    """Mean and standard deviation of pitch over voiced frames; both 0 without any."""
+
+    mean_hz: float
+    std_hz: float
+    num_frames: int
+    speakers: Mapping[int, PitchStatistics] = field(default_factory=dict)
+
+    @classmethod
+    def from_pitch(cls, pitch: np.ndarray) -> PitchStatistics:
+        """Of one utterance; pitch: (T_mel,) in Hz, 0 where unvoiced."""
+        voiced = pitch[pitch > 0].astype(np.float64)
+        if voiced.size == 0:
+            return cls(0.0, 0.0, 0)
+        return cls(float(voiced.mean()), float(voiced.std()), int(voiced.size))
+
+    @classmethod
+    def merge(cls, parts: Iterable[PitchStatistics]) -> PitchStatistics:
+        """Of all frames of several utterances; their `speakers` are not carried over."""
+        parts = list(parts)
+        num_frames = sum(part.num_frames for part in parts)
+        if num_frames == 0:
+            return cls(0.0, 0.0, 0)
+        mean = math.fsum(part.num_frames * part.mean_hz for part in parts) / num_frames
+        variance = (
+            math.fsum(
+                part.num_frames * (part.std_hz**2 + (part.mean_hz - mean) ** 2) for part in parts
+            )
+            / num_frames
+        )
+        return cls(mean, math.sqrt(variance), num_frames)
+
+    @classmethod
+    def by_speaker(cls, parts: Iterable[tuple[int, PitchStatistics]]) -> PitchStatistics:
+        """Of a dataset, from (speaker, statistics of an utterance) pairs."""
+        spoken: dict[int, list[PitchStatistics]] = {}
+        for speaker, part in parts:
+            spoken.setdefault(speaker, []).append(part)
+        speakers = {speaker: cls.merge(spoken[speaker]) for speaker in sorted(spoken)}
+        whole = cls.merge(speakers.values())
+        return cls(whole.mean_hz, whole.std_hz, whole.num_frames, speakers)
+
+    def to_json(self) -> str:
+        """The contents of `pitch_stats.json`."""
+        speakers = {str(speaker): _numbers(part) for speaker, part in self.speakers.items()}
+        return json.dumps({**_numbers(self), "speakers": speakers}, indent=2) + "\n"
+
+
+def load_pitch_statistics(dataset_path: Path | str) -> PitchStatistics | None:
+    """What prepare_dataset.py found in this dataset; None where it has not run.
+
+    Raises:
+        ValueError: the file is damaged or holds no usable numbers.
+    """
+    path = Path(dataset_path) / STATISTICS_FILE
+    if not path.is_file():
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        speakers = {int(k): _from_numbers(v) for k, v in stored.get("speakers", {}).items()}
+        whole = _from_numbers(stored)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: expected mean, std and frames, got {type(error).__name__} ({error}): run "
+            "prepare_dataset.py --extract-pitch again, or give --pitch-mean and --pitch-std"
+        ) from error
+    if whole.num_frames == 0 or not whole.std_hz > 0:
+        raise ValueError(
+            f"{path}: pitch does not vary over {whole.num_frames} voiced frames: give --pitch-mean "
+            "and --pitch-std"
+        )
+    return PitchStatistics(whole.mean_hz, whole.std_hz, whole.num_frames, speakers)
+
+
+def save_pitch_statistics(statistics: PitchStatistics, dataset_path: Path | str) -> Path:
+    """Writes `pitch_stats.json`, whole or not at all; returns its path."""
+    path = Path(dataset_path) / STATISTICS_FILE
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(statistics.to_json(), encoding="utf-8")
+    unfinished.replace(path)
+    return path
+
+
+def _numbers(statistics: PitchStatistics) -> dict[str, float | int]:
+    return {
+        "mean": statistics.mean_hz,
+        "std": statistics.std_hz,
+        "frames": statistics.num_frames,
+    }
+
+
+def _from_numbers(stored: Mapping[str, float | int]) -> PitchStatistics:
+    return PitchStatistics(float(stored["mean"]), float(stored["std"]), int(stored["frames"]))
