@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Checkpoints: the only place that writes and reads them."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+NUM_NEWEST_KEPT = 2
+
+
+class CheckpointFolder:
+    """The checkpoints of one training, named `<name>_checkpoint_<epoch>.pt`.
+
+    Args:
+        folder: where they are
+        name: of the task
+        milestones: epochs whose checkpoints are never removed
+    """
+
+    def __init__(self, folder: Path, name: str, milestones: Collection[int] = ()) -> None:
+        self.folder = folder
+        self.prefix = f"{name}_checkpoint_"
+        self.milestones = milestones
+        self._saved_here: list[int] = []
+
+    def path(self, epoch: int) -> Path:
+        """Of an epoch's checkpoint."""
+        return self.folder / f"{self.prefix}{epoch}.pt"
+
+    def latest(self) -> Path | None:
+        """The checkpoint of the last epoch; None where there is none."""
+        pattern = re.compile(re.escape(self.prefix) + r"(\d+)\.pt")
+        found = (pattern.fullmatch(path.name) for path in self.folder.glob("*.pt"))
+        epochs = [int(match[1]) for match in found if match]
+        return self.path(max(epochs)) if epochs else None
+
+    def save(self, epoch: int, state: Mapping[str, Any]) -> None:
+        """Writes a checkpoint, then removes old ones that this object wrote itself."""
+        with atomic_path(self.path(epoch)) as temporary:
+            torch.save(dict(state), temporary)
+        logger.info("Saved %s", self.path(epoch))
+        if epoch not in self._saved_here:
+            self._saved_here.append(epoch)
+        for old in self._saved_here[:-NUM_NEWEST_KEPT]:
+            if old not in self.milestones:
+                self._saved_here.remove(old)
+                self.path(old).unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Reads a checkpoint; tensors and plain values only, no code runs.
+
+    Raises:
+        FileNotFoundError: there is no such file
+        ValueError: the file is no checkpoint, or is damaged
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path}: not a readable checkpoint, or damaged ({type(error).__name__}: {reason})"
+        ) from error
+    if not isinstance(checkpoint, dict) or not checkpoint:
+        raise ValueError(f"{path}: expected a checkpoint with named entries, got none")
+    return checkpoint
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:
+    """Puts weights into a model; every key and shape must fit. A `module.` prefix is taken off.
+
+    Raises:
+        ValueError: what does not fit, with the name of the file
+    """
+    weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    expected = model.state_dict()
+    misfits = [f"{key} is missing" for key in expected.keys() - weights.keys()]
+    misfits += [f"{key} is unknown" for key in weights.keys() - expected.keys()]
+    misfits += [
+        f"{key} has shape {tuple(weights[key].shape)}, the model {tuple(expected[key].shape)}"
+        for key in expected.keys() & weights.keys()
+        if weights[key].shape != expected[key].shape
+    ]
+    if misfits:
+        shown = "\n  ".join(sorted(misfits)[:10])
+        more = f"\n  and {len(misfits) - 10} more" if len(misfits) > 10 else ""
+        raise ValueError(f"{source}: its weights do not fit the model:\n  {shown}{more}")
+    model.load_state_dict(weights)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Processes that train together; one process is the same path with nobody to talk to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from contextlib import AbstractContextManager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+class Processes:
+    """This process, its device and its companions, as `torchrun` started them.
+
+    Args:
+        cuda: run on a GPU
+
+    Raises:
+        ValueError: a GPU is asked for and there is none
+    """
+
+    def __init__(self, cuda: bool) -> None:
+        self.rank = int(os.environ.get("RANK", 0))
+        self.world_size = int(os.environ.get("WORLD_SIZE", 1))
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        if cuda and not torch.cuda.is_available():
+            raise ValueError("--cuda needs a CUDA device and none was found: leave --cuda out")
+        self.device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+        if cuda:
+            torch.cuda.set_device(self.device)
+        if self.world_size > 1:
+            dist.init_process_group("nccl" if cuda else "gloo")
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and logs."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model, made to average its gradients over all processes."""
+        if self.world_size == 1:
+            return model
+        return DistributedDataParallel(
+            model, device_ids=[self.device] if self.device.type == "cuda" else None
+        )
+
+    def without_sync(self, model: nn.Module) -> AbstractContextManager:
+        """Region in which a wrapped model keeps its gradients to itself."""
+        if self.world_size == 1:
+            return contextlib.nullcontext()
+        return model.no_sync()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Element-wise sum over all processes, on every process."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def close(self) -> None:
+        """Says goodbye to the others."""
+        if self.world_size > 1:
+            dist.destroy_process_group()

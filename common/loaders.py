@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Batches in a reproducible order; worker processes survive the epochs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from common.distributed import Processes
+
+
+class EpochBatches(Sampler):
+    """Which items make up each batch of an epoch, as (epoch, index) pairs.
+
+    The order depends on the seed and `epoch` alone. Processes take turns, item by item, so that
+    together they see what one process would.
+
+    Args:
+        num_items: in the dataset
+        batch_size: items in a batch of one process
+        processes: that share the epoch
+        seed: of the shuffling; None keeps the order and all items, unshuffled
+    """
+
+    def __init__(
+        self, num_items: int, batch_size: int, processes: Processes, seed: int | None
+    ) -> None:
+        self.num_items = num_items
+        self.batch_size = batch_size
+        self.processes = processes
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self._num_own_items(), self.batch_size)
+        return whole if self.seed is not None else whole + bool(rest)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        own = self._order()[self.processes.rank :: self.processes.world_size]
+        for batch in range(len(self)):
+            items = own[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [(self.epoch, index) for index in items]
+
+    def _order(self) -> list[int]:
+        if self.seed is None:
+            return list(range(self.num_items))
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return torch.randperm(self.num_items, generator=generator).tolist()
+
+    def _num_own_items(self) -> int:
+        rank, world_size = self.processes.rank, self.processes.world_size
+        if self.seed is None:
+            return len(range(rank, self.num_items, world_size))
+        return self.num_items // world_size  # the same number of steps on every process
+
+
+def make_loader(
+    dataset: Dataset,
+    batches: EpochBatches,
+    collate: Callable,
+    num_workers: int,
+    pin_memory: bool,
+) -> DataLoader:
+    """A loader of batches; workers start once, at most one for each core."""
+    num_workers = min(num_workers, len(os.sched_getaffinity(0)), len(batches))
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+    )

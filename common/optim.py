@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Update rules by name, and learning rates as functions of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.config import OptimizerConfig
+
+BETAS = (0.9, 0.98)
+EPS = 1e-9
+
+
+class Lamb(torch.optim.Optimizer):
+    """LAMB (You 2020, "Large Batch Optimization for Deep Learning", algorithm 2).
+
+    The gradients of all parameters together are first clipped to a norm of `max_grad_norm`. Decay
+    is decoupled; the trust ratio applies where there is decay.
+
+    Args:
+        params: parameters or groups of them
+        lr: learning rate
+        betas: decay of the averages of the gradient and its square
+        eps: added to the root of the squared gradient
+        weight_decay: decoupled weight decay
+        max_grad_norm: largest norm of all gradients together
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+        max_grad_norm: float = 1.0,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+        self.max_grad_norm = max_grad_norm
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Updates the parameters that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        scale = self._clip_scale()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                group["step"] = group.get("step", 0) + 1
+                self._update(parameters, group, scale)
+        return loss
+
+    def _clip_scale(self) -> Tensor:
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        norm = nn.utils.get_total_norm([grad for grad in grads if grad is not None])
+        return (self.max_grad_norm / norm).clamp(max=1.0)
+
+    def _update(self, parameters: list[Tensor], group: dict[str, Any], scale: Tensor) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
+                self.state[parameter]["exp_avg_sq"] = torch.zeros_like(parameter)
+        grads = torch._foreach_mul([p.grad for p in parameters], scale)
+        means = [self.state[p]["exp_avg"] for p in parameters]
+        squares = [self.state[p]["exp_avg_sq"] for p in parameters]
+        beta1, beta2 = group["betas"]
+        torch._foreach_lerp_(means, grads, 1 - beta1)
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+
+        updates = torch._foreach_div(means, 1 - beta1 ** group["step"])
+        roots = torch._foreach_sqrt(torch._foreach_div(squares, 1 - beta2 ** group["step"]))
+        torch._foreach_add_(roots, group["eps"])
+        torch._foreach_div_(updates, roots)
+        if group["weight_decay"] != 0:
+            torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
+            torch._foreach_mul_(updates, _trust_ratios(parameters, updates))
+        torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+
+
+def _trust_ratios(parameters: list[Tensor], updates: list[Tensor]) -> list[Tensor]:
+    """|parameter| / |update|, 1 where either is zero."""
+    norms = zip(torch._foreach_norm(parameters), torch._foreach_norm(updates), strict=True)
+    return [torch.where((p > 0) & (u > 0), p / u, torch.ones_like(p)) for p, u in norms]
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], config: OptimizerConfig
+) -> torch.optim.Optimizer:
+    """The update rule that `--optimizer` names, for the parameters that are trained."""
+    rule = {"lamb": Lamb, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    return rule(
+        [p for p in parameters if p.requires_grad],
+        lr=config.learning_rate,
+        betas=BETAS,
+        eps=EPS,
+        weight_decay=config.weight_decay,
+    )
+
+
+def warmup_then_inverse_root(step: int, peak: float, warmup_steps: int) -> float:
+    """Learning rate of a step (counted from 1): linear to peak / sqrt(warmup), then peak / sqrt.
+
+    Vaswani 2017, equation 3, without the factor of the model size; constant without warm-up.
+    """
+    if warmup_steps == 0:
+        return peak
+    return peak * min(step**-0.5, step * warmup_steps**-1.5)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Takes effect at the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
