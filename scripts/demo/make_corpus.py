@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Speaks the demo's sentences into a small corpus laid out like LJSpeech."""
+"""Speaks the demo's sentences into a small corpus laid out like LJSpeech.
+
+Run from the repository's root: python -m scripts.demo.make_corpus --output FOLDER
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ import argparse
 import hashlib
 import sys
 import wave
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+from common.files import atomic_path
 
 SENTENCES = Path(__file__).with_name("sentences.txt")
 FINGERPRINTS = "fingerprints.tsv"
@@ -24,6 +30,10 @@ NOISE_SCALE = 0.0
 NOISE_WIDTH = 0.0
 # A little slower than the voice's own pace, which is hurried: clearer after Griffin-Lim.
 LENGTH_SCALE = 1.15
+
+# The voice's silence hums at the frame rate of its own decoder, which pitch estimation takes for
+# speech. Noise as of a quiet room hides that.
+ROOM_NOISE = 10 ** (-70 / 20)
 
 SILENCE_DB = -45.0
 MAX_SILENCE_SECONDS = 0.2
@@ -123,16 +133,20 @@ def trim_silence(audio: np.ndarray, sampling_rate: int) -> np.ndarray:
     return audio[max(0, loud[0] - margin) : loud[-1] + 1 + margin]
 
 
+def add_room_noise(audio: np.ndarray, seed: int) -> np.ndarray:
+    """(T_audio) audio with noise 70 dB below full scale."""
+    noise = np.random.default_rng(seed).standard_normal(len(audio))
+    return audio + ROOM_NOISE * noise
+
+
 def write_wav(path: Path, audio: np.ndarray, sampling_rate: int) -> None:
-    """Writes (T_audio) float audio in [-1, 1] as PCM16 mono, whole or not at all."""
+    """Writes (T_audio) float audio in [-1, 1] as PCM16 mono."""
     samples = np.round(np.clip(audio, -1.0, 1.0) * 32767).astype("<i2")
-    partial = path.with_name(path.name + ".partial")
-    with wave.open(str(partial), "wb") as file:
+    with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(sampling_rate)
         file.writeframes(samples.tobytes())
-    partial.replace(path)
 
 
 def make_corpus(sentences: Sequence[Sentence], voice: Voice, output: Path) -> int:
@@ -156,10 +170,14 @@ def make_corpus(sentences: Sequence[Sentence], voice: Voice, output: Path) -> in
     with notes.open("a", encoding="utf-8") as file:
         for sentence in tqdm(todo, desc="speaking", unit="clip", disable=not todo):
             audio = trim_silence(voice.speak(sentence.spoken), voice.sampling_rate)
-            write_wav(_wav_path(output, sentence), audio, voice.sampling_rate)
+            audio = add_room_noise(audio, seed=zlib.crc32(sentence.spoken.encode()))
+            with atomic_path(_wav_path(output, sentence)) as path:
+                write_wav(path, audio, voice.sampling_rate)
             file.write(f"{sentence.name}\t{_fingerprint(sentence, voice)}\n")
             file.flush()
-    _write_text(output / METADATA, "".join(f"{s.name}|{s.text}|{s.spoken}\n" for s in sentences))
+    with atomic_path(output / METADATA) as path:
+        lines = [f"{s.name}|{s.text}|{s.spoken}\n" for s in sentences]
+        path.write_text("".join(lines), encoding="utf-8")
     return len(todo)
 
 
@@ -195,18 +213,13 @@ def _is_current(sentence: Sentence, voice: Voice, output: Path, known: dict[str,
 
 
 def _fingerprint(sentence: Sentence, voice: Voice) -> str:
-    heard = "\n".join((sentence.spoken, voice.identity, f"{SILENCE_DB} {MAX_SILENCE_SECONDS}"))
+    settings = f"{SILENCE_DB} {MAX_SILENCE_SECONDS} {ROOM_NOISE}"
+    heard = "\n".join((sentence.spoken, voice.identity, settings))
     return hashlib.sha256(heard.encode()).hexdigest()
 
 
 def _wav_path(output: Path, sentence: Sentence) -> Path:
     return output / "wavs" / f"{sentence.name}.wav"
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 if __name__ == "__main__":
