@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 # Legible on white and on black: pictures have no background of their own.
@@ -21,6 +22,8 @@ CURVE_COLORS = ("#2f81f7", "#f0883e", "#2da44e", "#bf6bd6")
 FONT_SIZE = 9
 LABEL_FONT_SIZE = 9
 INCHES_PER_LABEL = 0.17
+INCHES_PER_LETTER = 0.085
+MARGINS_INCHES = 1.1
 INCHES_PER_100_FRAMES = 3.2
 SMALLEST_WIDTH_INCHES = 4.8
 MEL_HEIGHT_INCHES = 2.6
@@ -114,7 +117,9 @@ def plot_curves(
             axes.plot(epochs, values, color=color, label=name, linewidth=1.6)
         axes.set_title(title, fontsize=FONT_SIZE + 1, color=INK)
         axes.set_xlabel("epoch")
-        axes.set_yscale("log")
+        axes.set_yscale("log", subs=())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(True, color=INK, alpha=0.25, linewidth=0.6)
         axes.legend(frameon=False, fontsize=FONT_SIZE, labelcolor=INK)
     return figure
@@ -135,10 +140,24 @@ def _draw_symbols(axes: Axes, durations: Tensor, labels: Sequence[str] | None) -
     if labels is None:
         return
     heard = np.flatnonzero(ends > starts)
-    axes.set_xticks(
-        ((starts + ends) / 2)[heard], [labels[i] for i in heard], fontsize=LABEL_FONT_SIZE
-    )
+    middles = ((starts + ends) / 2)[heard]
+    inches_per_frame = (axes.figure.get_figwidth() - MARGINS_INCHES) / ends[-1]
+    stacked = _stack_labels(middles * inches_per_frame, [labels[i] for i in heard])
+    axes.set_xticks(middles, stacked, fontsize=LABEL_FONT_SIZE, linespacing=1.0)
     axes.tick_params(axis="x", length=0)
+
+
+def _stack_labels(middles_inches: np.ndarray, labels: Sequence[str]) -> list[str]:
+    """Moves labels down a line, or several, where they would touch their neighbours."""
+    ends_of_lines: list[float] = []
+    stacked = []
+    for middle, label in zip(middles_inches, labels, strict=True):
+        half = INCHES_PER_LETTER * (len(label) + 0.5) / 2
+        free = (i for i, end in enumerate(ends_of_lines) if end <= middle - half)
+        line = next(free, len(ends_of_lines))
+        ends_of_lines[line : line + 1] = [middle + half]
+        stacked.append("\n" * line + label)
+    return stacked
 
 
 def _draw_pitch(axes: Axes, pitch: Tensor) -> None:

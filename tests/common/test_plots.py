@@ -38,6 +38,13 @@ def test_symbols_are_named_at_the_middle_of_their_frames(mel):
     assert boundaries == [10, 10, 40]
 
 
+def test_names_of_short_symbols_are_stacked_not_overprinted(mel):
+    durations = torch.tensor([40, 1, 1, 78])
+    axes = plot_mel(mel, durations=durations, labels=["AH0", "EY1", "NG", "S"]).axes[0]
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert shown == ["AH0", "EY1", "\nNG", "S"]
+
+
 def test_pitch_has_gaps_where_unvoiced(mel):
     pitch = torch.full((120,), 150.0)
     pitch[50:60] = 0
