@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from common.cli import flag
+
+Config = TypeVar("Config")
 
 OPTIMIZERS = ("lamb", "adam", "adamw")
 F0_METHODS = ("pyin",)
@@ -176,6 +180,23 @@ class RunConfig:
         _require(0 <= self.ema_decay < 1, "ema_decay", "must lie in [0, 1)", self.ema_decay)
         if self.resume and self.init_from_checkpoint is not None:
             raise ValueError("--resume and --init-from-checkpoint exclude each other")
+
+
+def setup_of(*configs: AudioConfig | TextConfig) -> dict[str, Any]:
+    """Settings as the plain values of a checkpoint's `train_setup`; no paths of this machine."""
+    values = {name: value for config in configs for name, value in vars(config).items()}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if not isinstance(value, Path) and value is not None
+    }
+
+
+def from_setup(config_class: type[Config], setup: Mapping[str, Any], **changes: Any) -> Config:
+    """A config from a checkpoint's `train_setup`; what is not in there keeps its default."""
+    names = {field.name for field in fields(config_class)}
+    values = {name: value for name, value in setup.items() if name in names}
+    return config_class(**(values | changes))
 
 
 def _require(holds: bool, name: str, rule: str, value: object) -> None:

@@ -15,14 +15,15 @@ from common.distributed import Processes
 class EpochBatches(Sampler):
     """Which items make up each batch of an epoch, as (epoch, index) pairs.
 
-    The order depends on the seed and `epoch` alone. Processes take turns, item by item, so that
-    together they see what one process would.
+    The order depends on the seed and `epoch` alone, the batches also on their size, nothing on
+    the processes: they take turns, batch by batch.
 
     Args:
         num_items: in the dataset
-        batch_size: items in a batch of one process
+        batch_size: items in a batch
         processes: that share the epoch
-        seed: of the shuffling; None keeps the order and all items, unshuffled
+        seed: of the shuffling, which leaves a last, smaller round of batches out; None keeps the
+            order and every item
     """
 
     def __init__(
@@ -35,13 +36,16 @@ class EpochBatches(Sampler):
         self.epoch = 0
 
     def __len__(self) -> int:
-        whole, rest = divmod(self._num_own_items(), self.batch_size)
-        return whole if self.seed is not None else whole + bool(rest)
+        rank, world_size = self.processes.rank, self.processes.world_size
+        if self.seed is not None:
+            return self.num_items // (self.batch_size * world_size)
+        return len(range(rank, -(-self.num_items // self.batch_size), world_size))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        own = self._order()[self.processes.rank :: self.processes.world_size]
-        for batch in range(len(self)):
-            items = own[batch * self.batch_size : (batch + 1) * self.batch_size]
+        order = self._order()
+        for turn in range(len(self)):
+            batch = turn * self.processes.world_size + self.processes.rank
+            items = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield [(self.epoch, index) for index in items]
 
     def _order(self) -> list[int]:
@@ -49,12 +53,6 @@ class EpochBatches(Sampler):
             return list(range(self.num_items))
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return torch.randperm(self.num_items, generator=generator).tolist()
-
-    def _num_own_items(self) -> int:
-        rank, world_size = self.processes.rank, self.processes.world_size
-        if self.seed is None:
-            return len(range(rank, self.num_items, world_size))
-        return self.num_items // world_size  # the same number of steps on every process
 
 
 def make_loader(
@@ -73,4 +71,5 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
+        generator=torch.Generator(),  # its own: starting an epoch draws no global random number
     )

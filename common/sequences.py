@@ -22,19 +22,18 @@ def lengths_to_mask(lens: Tensor, max_len: int) -> Tensor:
     return torch.arange(max_len, device=lens.device) < lens[:, None]
 
 
-def pad_sequences(sequences: Sequence[Tensor], multiple_of: int = 1) -> Tensor:
-    """Stacks tensors that differ in size, with zeros behind each.
+def pad_sequences(sequences: Sequence[Tensor], padding: float = 0) -> Tensor:
+    """Stacks tensors that differ in size.
 
     Args:
         sequences: B tensors of the same number of dimensions
-        multiple_of: the last dimension of the result is rounded up to a multiple of this
+        padding: value behind the shorter ones
 
     Returns:
         (B, ...) each dimension as large as the largest
     """
     shape = [max(sizes) for sizes in zip(*(x.shape for x in sequences), strict=True)]
-    shape[-1] += -shape[-1] % multiple_of
-    padded = sequences[0].new_zeros(len(sequences), *shape)
+    padded = sequences[0].new_full((len(sequences), *shape), padding)
     for row, sequence in zip(padded, sequences, strict=True):
         row[tuple(slice(size) for size in sequence.shape)] = sequence
     return padded

@@ -171,10 +171,10 @@ class FastPitchDataset(Dataset):
         )
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Puts samples into a batch, in their order."""
+def collate(samples: Sequence[Sample], padding_idx: int = 0) -> Batch:
+    """Puts samples into a batch, in their order; text is padded with `padding_idx`."""
     return Batch(
-        text=pad_sequences([sample.text for sample in samples]),
+        text=pad_sequences([sample.text for sample in samples], padding_idx),
         text_lens=torch.tensor([len(sample.text) for sample in samples]),
         mel=pad_sequences([sample.mel for sample in samples]),
         mel_lens=torch.tensor([sample.mel.shape[1] for sample in samples]),

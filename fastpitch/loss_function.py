@@ -25,7 +25,7 @@ NEVER = -1e4  # a log-probability whose exponential is 0; -inf gives CTC NaN gra
 SOFT_FLOOR = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BatchCounts:
     """What the terms are averaged over: all micro-batches of a step, on all processes."""
 
@@ -36,13 +36,10 @@ class BatchCounts:
     @classmethod
     def of(cls, batches: Sequence[Batch]) -> BatchCounts:
         """Counts of several batches together."""
-        return cls(
-            utterances=torch.stack([b.text_lens.new_tensor(len(b.text_lens)) for b in batches])
-            .sum()
-            .float(),
-            symbols=torch.stack([b.text_lens.sum() for b in batches]).sum().float(),
-            frames=torch.stack([b.mel_lens.sum() for b in batches]).sum().float(),
-        )
+        text_lens = torch.cat([batch.text_lens for batch in batches])
+        mel_lens = torch.cat([batch.mel_lens for batch in batches])
+        counts = (torch.ones_like(text_lens).sum(), text_lens.sum(), mel_lens.sum())
+        return cls(*(count.float() for count in counts))
 
 
 def mel_loss(output: FastPitchOutput, batch: Batch) -> Tensor:
@@ -112,7 +109,7 @@ class FastPitchLoss:
         output: FastPitchOutput,
         batch: Batch,
         counts: BatchCounts | None = None,
-        kl_weight: float = 0.0,
+        kl_weight: float | None = None,
     ) -> dict[str, Tensor]:
         """The terms of a batch, each () and already averaged.
 
@@ -121,7 +118,7 @@ class FastPitchLoss:
             batch: its input
             counts: of the whole step this batch is a part of, so that the parts' losses add up to
                 the loss of the whole; the batch's own if not given
-            kl_weight: weight of the binarization loss
+            kl_weight: weight of the binarization loss; None leaves it out
 
         Returns:
             `loss` is what to minimise; the others are its unweighted terms under the names of the
@@ -147,9 +144,9 @@ class FastPitchLoss:
                 terms["energy_loss"] = (
                     symbol_loss(predicted.energy, target.energy, text_mask) / counts.symbols
                 )
-            terms["kl_loss"] = kl_weight * (
-                binarization_loss(alignment.soft, alignment.hard) / counts.frames
-            )
+            if kl_weight is not None:
+                kl_loss = binarization_loss(alignment.soft, alignment.hard) / counts.frames
+                terms["kl_loss"] = kl_weight * kl_loss
         return {"loss": self._total(terms), **terms}
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:

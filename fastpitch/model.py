@@ -117,6 +117,11 @@ class FastPitch(nn.Module):
         self.register_buffer("pitch_mean", torch.tensor([float(pitch_mean)]))
         self.register_buffer("pitch_std", torch.tensor([float(pitch_std)]))
 
+    def set_pitch_statistics(self, mean_hz: float, std_hz: float) -> None:
+        """What standardised pitch means, from now on."""
+        self.pitch_mean.fill_(mean_hz)
+        self.pitch_std.fill_(std_hz)
+
     def forward(self, batch: Batch) -> FastPitchOutput:
         """Aligns a batch and predicts its mels from the true durations, pitch and energy."""
         text_mask = lengths_to_mask(batch.text_lens, batch.text.shape[1])

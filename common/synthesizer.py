@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From text to audio, for any generator and any vocoder that can `infer`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from common.precision import Precision
+from common.sequences import pad_sequences
+
+LONGEST_PIECE = 400  # symbols; the models are trained on texts about half as long
+SENTENCE_ENDS = ".!?;:"
+SILENCE = math.log(1e-5)  # log amplitude, see common.audio
+
+
+class Vocoder(Protocol):
+    """Turns mels into audio."""
+
+    def infer(self, mel: Tensor) -> Tensor:
+        """(B, n_mels, T_mel) -> (B, T_audio) in [-1, 1]"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """How to speak; fields as in the generator's `infer`."""
+
+    pace: float = 1.0
+    pitch_transform: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phrase:
+    """One text to speak, as symbols."""
+
+    ids: list[int]
+    speaker: int = 0
+    pitch: Tensor | None = None  # (T_text) standardised Hz, in place of the predicted
+
+
+class Synthesizer:
+    """Speaks batches of texts.
+
+    Args:
+        generator: a model whose `infer` gives a `Synthesis`
+        vocoder: turns its mels into audio
+        symbols: the alphabet, for finding good places to divide long texts
+        padding_idx: symbol id of padding
+        hop_length: audio samples of a mel frame
+        precision: in which the models compute
+    """
+
+    def __init__(
+        self,
+        generator: Any,
+        vocoder: Vocoder,
+        *,
+        symbols: Sequence[str],
+        padding_idx: int,
+        hop_length: int,
+        precision: Precision,
+    ) -> None:
+        self.generator = generator
+        self.vocoder = vocoder
+        self.padding_idx = padding_idx
+        self.hop_length = hop_length
+        self.precision = precision
+        self._ends = {i for i, symbol in enumerate(symbols) if symbol in SENTENCE_ENDS}
+        self._spaces = {i for i, symbol in enumerate(symbols) if symbol == " "}
+
+    @torch.no_grad()
+    def generate(self, phrases: Sequence[Phrase], controls: Controls) -> list[Tensor]:
+        """Mels of several texts, each (n_mels, T_mel). Long texts are spoken in pieces."""
+        pieces = [(n, piece) for n, u in enumerate(phrases) for piece in self._pieces(u)]
+        mels: list[list[Tensor]] = [[] for _ in phrases]
+        for start in range(0, len(pieces), max(1, len(phrases))):
+            chunk = pieces[start : start + len(phrases)]
+            spoken = self._infer([piece for _, piece in chunk], controls)
+            for (n, _), mel, mel_len in zip(chunk, spoken.mel, spoken.mel_lens, strict=True):
+                mels[n].append(mel[:, :mel_len].float())
+        return [torch.cat(parts, dim=1) for parts in mels]
+
+    @torch.no_grad()
+    def vocode(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        """Audio of several mels, each (T_audio,) with T_audio = T_mel * hop."""
+        lens = [mel.shape[1] for mel in mels]
+        with self.precision.autocast():
+            audio = self.vocoder.infer(pad_sequences(mels, SILENCE)).float()
+        return [a[: n * self.hop_length] for a, n in zip(audio, lens, strict=True)]
+
+    def _infer(self, pieces: Sequence[Phrase], controls: Controls) -> Any:
+        device = self.precision.device
+        text = pad_sequences([torch.tensor(piece.ids) for piece in pieces], self.padding_idx)
+        pitch = None
+        if pieces[0].pitch is not None:
+            pitch = pad_sequences([piece.pitch for piece in pieces]).to(device)
+        with self.precision.autocast():
+            return self.generator.infer(
+                text.to(device),
+                pace=controls.pace,
+                pitch=pitch,
+                pitch_transform=controls.pitch_transform,
+                speaker=torch.tensor([piece.speaker for piece in pieces], device=device),
+            )
+
+    def _pieces(self, phrase: Phrase) -> Iterator[Phrase]:
+        """The phrase, divided after a sentence or else a word where it is too long."""
+        start, ids = 0, phrase.ids
+        while start < len(ids):
+            end = self._piece_end(ids, start)
+            pitch = None if phrase.pitch is None else phrase.pitch[start:end]
+            yield Phrase(ids=ids[start:end], speaker=phrase.speaker, pitch=pitch)
+            start = end
+
+    def _piece_end(self, ids: list[int], start: int) -> int:
+        limit = start + LONGEST_PIECE
+        if len(ids) <= limit:
+            return len(ids)
+        for breaks in (self._ends, self._spaces):
+            places = [i for i in range(start, limit) if ids[i] in breaks]
+            if places:
+                return places[-1] + 1
+        return limit
