@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Reads a text: cleans it, puts phonemes in place of words, and numbers its symbols."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from common.config import TextConfig
+from common.text.cleaners import cleaners
+from common.text.money import expand_money
+from common.text.pronunciations import Pronunciations
+from common.text.symbols import PADDING, PHONEMES, symbol_set
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_PLACEHOLDER = "\ue000"  # stands for phonemes in braces while the text around them is cleaned
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
+_SUBSTITUTES = {"—": "-"}  # for symbols that basic_cleaners keep and most symbol sets lack
+_KNOWN_PHONEMES = frozenset(PHONEMES)
+
+
+class Reading(NamedTuple):
+    """How a text will be read."""
+
+    clean: str  # after the cleaners
+    arpabet: str  # with phonemes in braces in place of words; empty if p_arpabet is 0
+    ids: list[int]
+    dropped: str  # symbols that the symbol set lacks, in order
+
+
+class TextProcessor:
+    """Turns texts into symbol ids, as the settings say."""
+
+    def __init__(self, config: TextConfig) -> None:
+        """
+        Raises:
+            ValueError: an unknown symbol set or cleaner, or a malformed dictionary.
+            FileNotFoundError: the dictionary or the list of heteronyms is missing.
+        """
+        self.config = config
+        self.symbols = symbol_set(config.symbol_set)
+        self.padding_idx = self.symbols.index(PADDING)
+        self._cleaners = cleaners(config.text_cleaners)
+        self._ids = {symbol: i for i, symbol in enumerate(self.symbols) if symbol != PADDING}
+        self._pronunciations = None
+        if config.p_arpabet > 0:
+            self._pronunciations = Pronunciations.load(config.cmudict_path, config.heteronyms_path)
+
+    def read(self, text: str, rng: random.Random | None = None) -> Reading:
+        """How `text` is read.
+
+        Args:
+            text: may hold phonemes, `{HH AH0 L OW1}`.
+            rng: chooses the words that become phonemes; needed if p_arpabet is between 0 and 1.
+        """
+        if 0 < self.config.p_arpabet < 1 and rng is None:
+            raise ValueError(
+                f"--p-arpabet {self.config.p_arpabet:g} draws for every word: pass a random.Random"
+            )
+        clean = self._clean(text)
+        arpabet = self._to_phonemes(clean, rng) if self._pronunciations is not None else ""
+        ids: list[int] = []
+        dropped: list[str] = []
+        for symbol in _split_symbols(arpabet or clean):
+            symbol_id = self._ids.get(symbol, self._ids.get(_SUBSTITUTES.get(symbol, "")))
+            if symbol_id is None:
+                dropped.append(symbol)
+            else:
+                ids.append(symbol_id)
+        space = self._ids[" "]
+        if self.config.prepend_space_to_text:
+            ids.insert(0, space)
+        if self.config.append_space_to_text:
+            ids.append(space)
+        return Reading(clean, arpabet, ids, "".join(dropped))
+
+    def encode(self, text: str, rng: random.Random | None = None) -> list[int]:
+        """The symbol ids of `text`; see `read`."""
+        return self.read(text, rng).ids
+
+    def _clean(self, text: str) -> str:
+        phonemes: list[str] = []
+
+        def set_aside(match: re.Match) -> str:
+            if not _are_phonemes(match[1]):
+                return match[0]
+            phonemes.append("{" + " ".join(match[1].split()) + "}")
+            return _PLACEHOLDER
+
+        text = _BRACES.sub(set_aside, text.replace(_PLACEHOLDER, ""))
+        text = expand_money(text)  # the recipe does so whatever the cleaners
+        for cleaner in self._cleaners:
+            text = cleaner(text)
+        restored = iter(phonemes)
+        return re.sub(_PLACEHOLDER, lambda _: next(restored), text)
+
+    def _to_phonemes(self, clean: str, rng: random.Random | None) -> str:
+        def pronounce(match: re.Match) -> str:
+            phonemes = self._pronunciations.find(match[0])
+            is_chosen = rng is None or rng.random() < self.config.p_arpabet
+            return f"{{{phonemes}}}" if phonemes and is_chosen else match[0]
+
+        parts = []
+        position = 0
+        for braces in _BRACES.finditer(clean):
+            if not _are_phonemes(braces[1]):
+                continue
+            parts += [_WORD.sub(pronounce, clean[position : braces.start()]), braces[0]]
+            position = braces.end()
+        return "".join([*parts, _WORD.sub(pronounce, clean[position:])])
+
+
+def _are_phonemes(inside: str) -> bool:
+    return bool(inside.strip()) and _KNOWN_PHONEMES.issuperset(inside.split())
+
+
+def _split_symbols(text: str) -> Iterator[str]:
+    """Letters and signs one by one; `{HH AH0}` as `@HH`, `@AH0`."""
+    position = 0
+    for braces in _BRACES.finditer(text):
+        if not _are_phonemes(braces[1]):
+            continue
+        yield from text[position : braces.start()]
+        yield from (f"@{phoneme}" for phoneme in braces[1].split())
+        position = braces.end()
+    yield from text[position:]
