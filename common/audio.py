@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -34,20 +35,16 @@ def read_audio(path: Path | str, sampling_rate: int) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not audio, not mono, or not scaled to [-1, 1].
+        ValueError: it is not audio, not mono, empty, not finite, or not scaled to [-1, 1].
     """
-    audio, file_rate = read_at_own_rate(path)
-    if file_rate == sampling_rate:
-        return audio
-    _say_resampled(file_rate, sampling_rate)
-    # The filter rings: a peak near full scale may overshoot it.
-    return np.clip(soxr.resample(audio, file_rate, sampling_rate), -1.0, 1.0)
+    return resample(*read_at_own_rate(path), sampling_rate)
 
 
 def read_at_own_rate(path: Path | str) -> tuple[np.ndarray, int]:
     """Reads a mono WAV or FLAC file as it is: (T_audio,) float32 in [-1, 1] and its rate in Hz.
 
-    NaN samples are kept: see `common.checks`.
+    Raises:
+        FileNotFoundError, ValueError: as `read_audio`
     """
     path = Path(path)
     if not path.is_file():
@@ -59,8 +56,13 @@ def read_at_own_rate(path: Path | str) -> tuple[np.ndarray, int]:
     num_channels = audio.shape[1]
     if num_channels != 1:
         raise ValueError(f"{path}: expected one channel, got {num_channels}: mix it down to mono")
-    peak = float(np.abs(audio).max(initial=0.0))
-    if LARGEST_PEAK < peak < np.inf:
+    if len(audio) == 0:
+        raise ValueError(f"{path}: expected audio, got no samples: record it again or remove it")
+    if not np.isfinite(audio).all():
+        first = int(np.argmin(np.isfinite(audio))) / file_rate
+        raise ValueError(f"{path}: NaN or infinite samples, from {first:.3f} s on: export it again")
+    peak = float(np.abs(audio).max())
+    if peak > LARGEST_PEAK:
         raise ValueError(
             f"{path}: expected samples in [-1, 1], got a peak of {peak:g}: store it as 16-bit PCM"
         )
@@ -146,6 +148,24 @@ class MelSpectrogram(nn.Module):
         return F.pad(audio, (left - reflected[0], right - reflected[1]))
 
 
+def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """Audio at another rate, said once per process; the same rate returns it as it is.
+
+    Args:
+        audio: (T_audio,) float32 in [-1, 1], as is the result
+    """
+    if from_rate == to_rate:
+        return audio
+    _say_resampled(from_rate, to_rate)
+    # The filter rings: a peak near full scale may overshoot it.
+    return np.clip(soxr.resample(audio, from_rate, to_rate), -1.0, 1.0)
+
+
+def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
+    """How many samples `resample` makes of `num_samples`."""
+    return math.floor(num_samples * to_rate / from_rate + 0.5)
+
+
 @functools.cache
-def _say_resampled(file_rate: int, sampling_rate: int) -> None:
-    logger.warning("audio at %d Hz is resampled to %d Hz", file_rate, sampling_rate)
+def _say_resampled(from_rate: int, to_rate: int) -> None:
+    logger.warning("audio at %d Hz is resampled to %d Hz", from_rate, to_rate)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +14,7 @@ import librosa
 import numpy as np
 
 from common.config import F0_METHODS, AudioConfig
+from common.files import atomic_path
 
 LOWEST_NOTE = "C2"  # 65.4 Hz
 HIGHEST_NOTE = "C7"  # 2093 Hz
@@ -34,6 +36,15 @@ def estimate_pitch(audio: np.ndarray, config: AudioConfig, method: str = "pyin")
     return ESTIMATORS[method](audio, config)
 
 
+# From 1.0 on the library leaves out unlikely transitions unless told otherwise; pitch must not
+# depend on the library's version.
+EXACT_DECODING = (
+    {"transition_min_prob": None}
+    if "transition_min_prob" in inspect.signature(librosa.pyin).parameters
+    else {}
+)
+
+
 def _estimate_with_pyin(audio: np.ndarray, config: AudioConfig) -> np.ndarray:
     pitch, _, _ = librosa.pyin(
         audio,
@@ -43,6 +54,7 @@ def _estimate_with_pyin(audio: np.ndarray, config: AudioConfig) -> np.ndarray:
         frame_length=config.filter_length,
         hop_length=config.hop_length,
         fill_na=0.0,
+        **EXACT_DECODING,
     )
     return pitch.astype(np.float32)
 
@@ -130,9 +142,8 @@ def load_pitch_statistics(dataset_path: Path | str) -> PitchStatistics | None:
 def save_pitch_statistics(statistics: PitchStatistics, dataset_path: Path | str) -> Path:
     """Writes `pitch_stats.json`, whole or not at all; returns its path."""
     path = Path(dataset_path) / STATISTICS_FILE
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(statistics.to_json(), encoding="utf-8")
-    unfinished.replace(path)
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(statistics.to_json(), encoding="utf-8")
     return path
 
 

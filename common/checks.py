@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Finds everything that is wrong with a dataset in one pass, before work starts."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.clips import ClipFacts, examine_clips
+from common.config import AudioConfig
+from common.filelists import Problem, Utterance, clip_identity, parse_filelists
+from common.files import atomic_path
+from common.records import PreparationRecord
+from common.text import TextProcessor
+
+logger = logging.getLogger(__name__)
+
+
+class BadDataset(ValueError):  # noqa: N818
+    """The data has problems; the text lists them all."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__(
+            f"{count} in the data, nothing was written:\n{lines}\n"
+            "Mend the files or the lists, or leave these clips out with --skip-bad."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCheck:
+    """Reads file lists and leaves no problem for later.
+
+    Args:
+        need_pitch: pitch files must be named, be there and fit their clips.
+        bad_list: where the clips that `skip_bad` leaves out are listed.
+    """
+
+    dataset_path: Path
+    audio: AudioConfig
+    text: TextProcessor
+    bad_list: Path
+    n_speakers: int = 1
+    max_clip_seconds: float = 30.0
+    need_pitch: bool = False
+    skip_bad: bool = False
+    num_workers: int = 1
+
+    def read(
+        self, training_files: Iterable[Path], validation_files: Iterable[Path] = ()
+    ) -> tuple[list[Utterance], list[Utterance]]:
+        """The utterances to train on and those to validate on.
+
+        Raises:
+            FileNotFoundError: a file list is missing.
+            BadDataset: there are problems and `skip_bad` is off, or no clip is left.
+        """
+        training_files, validation_files = list(training_files), list(validation_files)
+        training, malformed = parse_filelists(training_files, self.dataset_path, self.n_speakers)
+        validation, more = parse_filelists(validation_files, self.dataset_path, self.n_speakers)
+        problems = [*malformed, *more]
+        problems += check_utterances(
+            training,
+            self.audio,
+            self.text,
+            validation=validation,
+            max_clip_seconds=self.max_clip_seconds,
+            need_pitch=self.need_pitch,
+            record=PreparationRecord(self.dataset_path),
+            num_workers=self.num_workers,
+        )
+        good = checked(
+            [*training, *validation], problems, skip_bad=self.skip_bad, bad_list=self.bad_list
+        )
+        kept = {utterance.source for utterance in good}
+        training = [utterance for utterance in training if utterance.source in kept]
+        validation = [utterance for utterance in validation if utterance.source in kept]
+        if not training or (validation_files and not validation):
+            kind = "validation" if training else "training"
+            raise ValueError(f"--skip-bad leaves no clip of the {kind} lists: see {self.bad_list}")
+        return training, validation
+
+
+def checked(
+    utterances: Sequence[Utterance],
+    problems: Sequence[Problem],
+    *,
+    skip_bad: bool,
+    bad_list: Path,
+) -> list[Utterance]:
+    """The utterances without problems; warnings are logged and leave nothing out.
+
+    Raises:
+        BadDataset: there are problems and `skip_bad` is off, or no utterance is left.
+    """
+    for problem in problems:
+        if problem.severity == "warning":
+            logger.warning("%s", problem)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    bad = {error.source for error in errors}
+    good = [utterance for utterance in utterances if utterance.source not in bad]
+    if errors and not (skip_bad and good):
+        raise BadDataset(errors)
+    if errors:
+        with atomic_path(bad_list) as unfinished:
+            unfinished.write_text("".join(f"{error}\n" for error in errors), encoding="utf-8")
+        logger.warning("--skip-bad: %d lines are left out, listed in %s", len(bad), bad_list)
+    return good
+
+
+def check_utterances(
+    utterances: Sequence[Utterance],
+    audio: AudioConfig,
+    text: TextProcessor,
+    *,
+    validation: Sequence[Utterance] = (),
+    max_clip_seconds: float = 30.0,
+    need_pitch: bool = False,
+    record: PreparationRecord | None = None,
+    num_workers: int = 1,
+) -> list[Problem]:
+    """Every problem of the utterances, in their order.
+
+    Args:
+        validation: checked as well; none of its clips may be among `utterances`.
+        need_pitch: pitch files must be named, be there and fit their clips.
+        record: clips that it knows, unchanged, are not read again.
+    """
+    everything = [*utterances, *validation]
+    facts = examine_clips(
+        everything, audio, need_pitch=need_pitch, record=record, num_workers=num_workers
+    )
+    repeated = _find_repetitions(utterances, validation)
+    problems = []
+    for utterance, clip in zip(everything, facts, strict=True):
+        messages = [*clip.faults, *repeated.get(utterance.source, ())]
+        if need_pitch and utterance.pitch is None:
+            messages.append("no pitch column: name pitch/x.pt after the audio")
+        if clip.seconds > max_clip_seconds:
+            messages.append(
+                f"{clip.seconds:.1f} s long, the limit is {max_clip_seconds:g} s: cut it, or raise "
+                "--max-clip-seconds"
+            )
+        problems += [Problem(utterance.source, utterance.audio, each) for each in messages]
+        problems += _check_text(utterance, text, clip)
+    return problems + _find_other_rates(everything, facts, audio.sampling_rate)
+
+
+def _check_text(utterance: Utterance, text: TextProcessor, clip: ClipFacts) -> list[Problem]:
+    reading = text.read(utterance.text, random.Random(utterance.source))
+    at = (utterance.source, utterance.audio)
+    said = [character for character in reading.clean if character.isalnum()]
+    if not reading.ids or all(character in reading.dropped for character in said):
+        return [Problem(*at, f"nothing to say in the text {utterance.text!r}: write what is heard")]
+    problems = []
+    if not clip.faults and clip.num_frames < len(reading.ids):
+        message = (
+            f"{clip.num_frames} frames for {len(reading.ids)} symbols, at least one each is "
+            "needed: see whether audio and text belong together"
+        )
+        problems.append(Problem(*at, message))
+    if reading.dropped:
+        symbols = " ".join(sorted(set(reading.dropped)))
+        message = f"not in the symbol set, will be dropped: {symbols} -- spell them out"
+        problems.append(Problem(*at, message, "warning"))
+    return problems
+
+
+def _find_repetitions(
+    training: Sequence[Utterance], validation: Sequence[Utterance]
+) -> Mapping[str, list[str]]:
+    """Messages by source: clips that come twice, and clips whose files would overwrite others."""
+    messages: dict[str, list[str]] = {}
+    first_by_name: dict[str, Utterance] = {}
+    first_by_clip: dict[Path, tuple[Utterance, str]] = {}
+    for kind, utterances in (("training", training), ("validation", validation)):
+        for utterance in utterances:
+            clip = clip_identity(utterance)
+            first, first_kind = first_by_clip.setdefault(clip, (utterance, kind))
+            namesake = first_by_name.setdefault(utterance.name, utterance)
+            message = None
+            if first_kind != kind:
+                message = f"also in training, at {first.source}: remove it from one of the lists"
+            elif first is not utterance:
+                message = f"repeats the clip of {first.source}: remove one of the lines"
+            elif namesake is not utterance:
+                message = (
+                    f"its features would overwrite those of {namesake.audio}, at "
+                    f"{namesake.source}, both are called {utterance.name}: rename one"
+                )
+            if message is not None:
+                messages.setdefault(utterance.source, []).append(message)
+    return messages
+
+
+def _find_other_rates(
+    utterances: Sequence[Utterance], facts: Sequence[ClipFacts], sampling_rate: int
+) -> list[Problem]:
+    """One warning for all clips at each other rate."""
+    counts = Counter(clip.sampling_rate for clip in facts)
+    problems = []
+    for rate in sorted(rate for rate in counts if rate not in (None, sampling_rate)):
+        first = next(
+            u for u, clip in zip(utterances, facts, strict=True) if clip.sampling_rate == rate
+        )
+        others = f" (and {counts[rate] - 1} more)" if counts[rate] > 1 else ""
+        message = (
+            f"recorded at {rate} Hz{others}, resampled to {sampling_rate} Hz whenever it is read: "
+            "store it at that rate, or set --sampling-rate"
+        )
+        problems.append(Problem(first.source, first.audio, message, "warning"))
+    return problems

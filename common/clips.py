@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Reads clips to see whether they can be used: the facts that `common.checks` judges by."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.audio import read_at_own_rate, resampled_length
+from common.config import AudioConfig
+from common.filelists import Utterance
+from common.parallel import run_parallel
+from common.records import PreparationRecord
+
+SILENT_PEAK = 1e-3  # -60 dB of full scale
+# Starting processes takes as long as reading this many clips.
+CLIPS_WORTH_PROCESSES = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFacts:
+    """What reading a clip has shown."""
+
+    num_frames: int = 0
+    seconds: float = 0.0
+    num_samples: int = 0  # at the file's own rate
+    sampling_rate: int | None = None  # the file's own; None for a mel
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Examination:
+    audio: Path
+    pitch: Path | None
+    config: AudioConfig
+    known: ClipFacts | None
+
+
+def examine_clips(
+    utterances: Sequence[Utterance],
+    config: AudioConfig,
+    *,
+    need_pitch: bool = False,
+    record: PreparationRecord | None = None,
+    num_workers: int = 1,
+) -> list[ClipFacts]:
+    """Facts about each utterance's audio (or mel) and, if needed, its pitch file.
+
+    Args:
+        record: clips that it knows, unchanged, are not read again.
+    """
+    examinations = []
+    for utterance in utterances:
+        clip = None if record is None else record.find(utterance.audio)
+        known = None if clip is None else _facts(clip.num_samples, clip.sampling_rate, config)
+        pitch = utterance.pitch if need_pitch else None
+        examinations.append(
+            _Examination(audio=utterance.audio, pitch=pitch, config=config, known=known)
+        )
+    unknown = sum(each.known is None for each in examinations)
+    workers = num_workers if unknown >= CLIPS_WORTH_PROCESSES else 1
+    results = dict(run_parallel(_examine, examinations, workers))
+    return [results[index] for index in range(len(examinations))]
+
+
+def _examine(examination: _Examination) -> ClipFacts:
+    facts = examination.known
+    if facts is None:
+        is_mel = examination.audio.suffix == ".pt"
+        facts = (_examine_mel if is_mel else _examine_audio)(examination.audio, examination.config)
+    if examination.pitch is None or facts.faults:
+        return facts
+    fault = _find_pitch_fault(examination.pitch, facts.num_frames)
+    return facts if fault is None else dataclasses.replace(facts, faults=(fault,))
+
+
+def _examine_audio(path: Path, config: AudioConfig) -> ClipFacts:
+    try:
+        audio, file_rate = read_at_own_rate(path)
+    except (FileNotFoundError, ValueError) as error:
+        return ClipFacts(faults=(str(error).removeprefix(f"{path}: "),))
+    facts = _facts(len(audio), file_rate, config)
+    peak = float(np.abs(audio).max())
+    if peak >= SILENT_PEAK:
+        return facts
+    fault = f"silent, its peak is {peak:.5f} of full scale: record it again or remove it"
+    return dataclasses.replace(facts, faults=(fault,))
+
+
+def _facts(num_samples: int, file_rate: int, config: AudioConfig) -> ClipFacts:
+    resampled = resampled_length(num_samples, file_rate, config.sampling_rate)
+    return ClipFacts(
+        num_frames=resampled // config.hop_length + 1,
+        seconds=num_samples / file_rate,
+        num_samples=num_samples,
+        sampling_rate=file_rate,
+    )
+
+
+def _examine_mel(path: Path, config: AudioConfig) -> ClipFacts:
+    mel = _load_tensor(path)
+    if isinstance(mel, str):
+        return ClipFacts(faults=(mel,))
+    if mel.ndim != 2 or mel.shape[0] != config.n_mel_channels or mel.shape[1] == 0:
+        fault = f"expected a mel of shape ({config.n_mel_channels}, frames), got {_shape(mel)}"
+        return ClipFacts(faults=(f"{fault}: prepare it again",))
+    num_frames = mel.shape[1]
+    seconds = num_frames * config.hop_length / config.sampling_rate
+    return ClipFacts(num_frames=num_frames, seconds=seconds)
+
+
+def _find_pitch_fault(path: Path, num_frames: int) -> str | None:
+    pitch = _load_tensor(path)
+    if isinstance(pitch, str):
+        return f"pitch file {path}: {pitch}"
+    if tuple(pitch.shape) == (1, num_frames):
+        return None
+    return (
+        f"pitch file {path}: expected shape (1, {num_frames}), as the clip has frames, got "
+        f"{_shape(pitch)}: run prepare_dataset.py --extract-pitch with the same settings"
+    )
+
+
+def _load_tensor(path: Path) -> torch.Tensor | str:
+    """The tensor, unread until it is used; or what is wrong with the file."""
+    if not path.is_file():
+        return "no such file: make it with prepare_dataset.py"
+    try:
+        tensor = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        return f"not a tensor that prepare_dataset.py wrote ({type(error).__name__}): make it again"
+    if not isinstance(tensor, torch.Tensor):
+        return f"expected a tensor, got {type(tensor).__name__}: make it with prepare_dataset.py"
+    return tensor
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return str(tuple(tensor.shape))

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The same function over many clips, on several processes that stop when they are told to."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import torch
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_parallel(
+    function: Callable[[Job], Result], jobs: Sequence[Job], num_workers: int
+) -> Iterator[tuple[int, Result]]:
+    """Yields (index of the job, result) as results come in.
+
+    Args:
+        function: at the top level of its module, so that other processes find it.
+        num_workers: at most; no more than there are cores or jobs. 1 works in this process.
+
+    Raises:
+        RuntimeError: a worker was killed.
+    """
+    num_workers = min(num_workers, len(jobs), available_cores())
+    if num_workers <= 1:
+        for index, job in enumerate(jobs):
+            yield index, function(job)
+        return
+    others = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(num_workers, _context(), initializer=_begin_worker)
+    finished = False
+    try:
+        futures = {executor.submit(function, job): index for index, job in enumerate(jobs)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+        finished = True
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a worker process was killed, perhaps for want of memory: run again with fewer "
+            "--n-workers"
+        ) from error
+    finally:
+        if not finished:
+            # Whoever stops us does not want to wait for the clips in work.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+        executor.shutdown(cancel_futures=True)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    # A fork of this process would copy locks that its threads hold; a fork server has no threads.
+    methods = multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What prepare_dataset.py has done, so that nothing is done or checked twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.config import AudioConfig
+
+RECORD_FILE = "prepared.jsonl"
+
+
+def mel_settings(audio: AudioConfig) -> str:
+    """Everything that a mel depends on besides its clip."""
+    return (
+        f"{audio.sampling_rate} Hz, FFT {audio.filter_length}, hop {audio.hop_length}, window "
+        f"{audio.win_length}, {audio.n_mel_channels} bands {audio.mel_fmin}-{audio.mel_fmax} Hz"
+    )
+
+
+def pitch_settings(audio: AudioConfig, method: str) -> str:
+    """Everything that pitch depends on besides its clip."""
+    return (
+        f"{method}, {audio.sampling_rate} Hz, frame {audio.filter_length}, hop {audio.hop_length}"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRecord:
+    """A clip without faults, as it was when it was read, and what was made from it."""
+
+    audio: str
+    size: int
+    mtime_ns: int
+    num_samples: int  # at the file's own rate
+    sampling_rate: int
+    features: Mapping[str, str] = field(default_factory=dict)  # "mel" -> settings it was made with
+    pitch: tuple[float, float, int] | None = None  # mean and std in Hz, voiced frames
+
+    def describes(self, stat: os.stat_result) -> bool:
+        """Whether the file is still the one that was read."""
+        return (self.size, self.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+
+
+class PreparationRecord:
+    """The clips of a dataset that were read: `<dataset_path>/prepared.jsonl`, a line a clip.
+
+    Lines are only ever added, so that stopping at any moment costs at most the last one; the last
+    line about a clip holds.
+    """
+
+    def __init__(self, dataset_path: Path | str) -> None:
+        self.dataset_path = Path(dataset_path)
+        self.path = self.dataset_path / RECORD_FILE
+        self._clips = {clip.audio: clip for clip in self._read()}
+
+    def find(self, audio: Path) -> ClipRecord | None:
+        """What is known of this file; None where it was never read or has changed since."""
+        clip = self._clips.get(self.key(audio))
+        if clip is None:
+            return None
+        try:
+            return clip if clip.describes(audio.stat()) else None
+        except OSError:
+            return None
+
+    def add(self, clip: ClipRecord) -> None:
+        """Keeps what was found out about a clip, on disk too."""
+        if self._clips.get(clip.audio) == clip:
+            return
+        self._clips[clip.audio] = clip
+        line = json.dumps(dataclasses.asdict(clip)).encode() + b"\n"
+        with self.path.open("ab") as file:
+            if self._ends_within_a_line:
+                file.write(b"\n")
+                self._ends_within_a_line = False
+            file.write(line)
+
+    def key(self, audio: Path) -> str:
+        """A clip's name in the record: the dataset may be moved as a whole."""
+        audio = audio.absolute()
+        root = self.dataset_path.absolute()
+        return (audio.relative_to(root) if audio.is_relative_to(root) else audio).as_posix()
+
+    def _read(self) -> list[ClipRecord]:
+        self._ends_within_a_line = False
+        if not self.path.is_file():
+            return []
+        content = self.path.read_bytes()
+        self._ends_within_a_line = bool(content) and not content.endswith(b"\n")
+        clips = []
+        for line in content.splitlines():
+            try:
+                stored = json.loads(line)
+                pitch = stored.pop("pitch")
+                clips.append(ClipRecord(**stored, pitch=None if pitch is None else tuple(pitch)))
+            except (ValueError, TypeError, KeyError):
+                continue  # cut off when the machine stopped: that clip is done again
+        return clips

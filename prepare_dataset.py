@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Prepares a dataset: mels, pitch, alignment priors and pitch statistics from audio and text."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from common.checks import DataCheck
+from common.cli import FlagParser, flag
+from common.config import F0_METHODS, ONLY_COMPATIBLE, AudioConfig, TextConfig
+from common.filelists import Utterance
+from common.parallel import available_cores
+from common.pitch import save_pitch_statistics
+from common.records import PreparationRecord
+from common.text import TextProcessor
+from fastpitch.preparation import Preparation, pitch_statistics_of
+
+logger = logging.getLogger("prepare_dataset")
+
+BAD_USAGE = 2
+INTERRUPTED = 130
+CLEANERS = ("english_cleaners_v2",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparationConfig:
+    """Preparation: what to make from which clips."""
+
+    dataset_path: Path = flag(
+        Path(), short="-d", help="folder that file lists are relative to and features go to"
+    )
+    wav_text_filelists: tuple[Path, ...] = flag(help="file lists, lines of audio|text[|speaker]")
+    extract_mels: bool = flag(False, help="write mels/<name>.pt")
+    extract_pitch: bool = flag(False, help="write pitch/<name>.pt and pitch_stats.json")
+    save_alignment_priors: bool = flag(False, help="write alignment_priors/<name>.pt")
+    log_file: Path = flag(
+        Path("preproc_log.json"), help="DLLogger file, relative to --dataset-path"
+    )
+    n_speakers: int = flag(1, help="number of speakers; above 1 the file lists name them")
+    f0_method: str = flag("pyin", choices=F0_METHODS, help="how pitch is estimated")
+    batch_size: int = flag(1, short="-b", help=f"clips at a time; {ONLY_COMPATIBLE}")
+    n_workers: int = flag(16, help="processes, at most one for each core")
+    max_clip_seconds: float = flag(30.0, help="longer clips are refused")
+    skip_bad: bool = flag(
+        False, help="leave out clips with problems, list them in bad_clips.txt, and go on"
+    )
+
+    def __post_init__(self) -> None:
+        if not self.wav_text_filelists:
+            raise ValueError("--wav-text-filelists must name a file list, got none")
+        if not self.features:
+            raise ValueError(
+                "nothing to do: give --extract-mels, --extract-pitch or --save-alignment-priors"
+            )
+        for name in ("n_speakers", "n_workers", "max_clip_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}"
+                )
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What to make of each clip, as keys of `fastpitch.preparation.FOLDERS`."""
+        wanted = {
+            "mel": self.extract_mels,
+            "pitch": self.extract_pitch,
+            "prior": self.save_alignment_priors,
+        }
+        return tuple(feature for feature, is_wanted in wanted.items() if is_wanted)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepares a dataset as the flags say; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    torch.set_num_threads(1)  # the processes share the cores, and each clip is small
+    parser = FlagParser(__doc__, PreparationConfig, AudioConfig, TextConfig)
+    values = parser.parse(argv)
+    config = parser.build(PreparationConfig, values)
+    audio = parser.build(AudioConfig, values)
+    text_config = parser.build(TextConfig, {"text_cleaners": CLEANERS}, values)
+    try:
+        prepare(config, audio, TextProcessor(text_config))
+    except KeyboardInterrupt:
+        logger.info("stopped; the same command goes on where this one was")
+        return INTERRUPTED
+    except (ValueError, FileNotFoundError) as error:
+        logger.error("prepare_dataset.py: %s", error)
+        return BAD_USAGE
+    except (RuntimeError, OSError) as error:
+        logger.error("prepare_dataset.py: stopped: %s", error)
+        return 1
+    return 0
+
+
+def prepare(config: PreparationConfig, audio: AudioConfig, text: TextProcessor) -> None:
+    """Checks all clips, then makes what is missing."""
+    begun = time.monotonic()
+    num_workers = min(config.n_workers, available_cores())
+    utterances = _read_utterances(config, audio, text, num_workers)
+    preparation = Preparation(
+        dataset_path=config.dataset_path,
+        config=audio,
+        text=text,
+        features=config.features,
+        f0_method=config.f0_method,
+        num_workers=num_workers,
+    )
+    record = PreparationRecord(config.dataset_path)
+    jobs = preparation.plan(utterances, record)
+    logger.info(
+        "%d clips, %d of them to do, on %d processes", len(utterances), len(jobs), num_workers
+    )
+    preparation.run(jobs, record)
+    results = {"clips": len(utterances), "prepared": len(jobs)}
+    if config.extract_pitch:
+        statistics = pitch_statistics_of(utterances, record)
+        path = save_pitch_statistics(statistics, config.dataset_path)
+        results |= {"pitch_mean": statistics.mean_hz, "pitch_std": statistics.std_hz}
+        logger.info(
+            "pitch: mean %.2f Hz, standard deviation %.2f Hz over %d voiced frames, in %s",
+            statistics.mean_hz,
+            statistics.std_hz,
+            statistics.num_frames,
+            path,
+        )
+    results["took"] = time.monotonic() - begun
+    _log(results, config.dataset_path / config.log_file)
+
+
+def _read_utterances(
+    config: PreparationConfig, audio: AudioConfig, text: TextProcessor, num_workers: int
+) -> list[Utterance]:
+    if not config.dataset_path.is_dir():
+        raise FileNotFoundError(f"--dataset-path {config.dataset_path}: no such folder")
+    check = DataCheck(
+        dataset_path=config.dataset_path,
+        audio=audio,
+        text=text,
+        bad_list=config.dataset_path / "bad_clips.txt",
+        n_speakers=config.n_speakers,
+        max_clip_seconds=config.max_clip_seconds,
+        skip_bad=config.skip_bad,
+        num_workers=num_workers,
+    )
+    utterances, _ = check.read(config.wav_text_filelists)
+    return utterances
+
+
+def _log(results: dict[str, float], path: Path) -> None:
+    now = datetime.now()
+    event = {
+        "timestamp": str(now.timestamp()),
+        "datetime": str(now),
+        "elapsedtime": str(results["took"]),
+        "type": "LOG",
+        "step": [],
+        "data": results,
+    }
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"DLLL {json.dumps(event)}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
