@@ -12,8 +12,9 @@ from common.text.tables import (
 )
 
 _ABBREVIATION = re.compile(
-    rf"\b(?:(?P<any>(?i:{'|'.join(ABBREVIATIONS)}))|(?P<capitalised>{'|'.join(CAPITALISED_ABBREVIATIONS)}))\."
-    r"|\b(?P<title>(?:Mr|Mrs|Ms|Dr|St)(?=\s[A-Z])|[JS]r\b(?=\s[A-Z]|[,;]|$))"
+    rf"\b(?P<any>(?i:{'|'.join(ABBREVIATIONS)}))\."
+    rf"|\b(?P<capitalised>{'|'.join(CAPITALISED_ABBREVIATIONS)})\."
+    r"|\b(?P<title>(?:Mr|MR|Mrs|MRS|Ms|Dr|St)(?=\s[A-Z])|[JS]r\b(?=\s[A-Z]|[,;]|$))"
     rf"|\b(?P<reference>(?i:{'|'.join(ABBREVIATIONS_BEFORE_NUMBERS)}))\.\s?(?=\d)"
 )
 _STREET = re.compile(

@@ -20,9 +20,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _WHITESPACE = re.compile(r"\s+")
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_MICRO = re.compile("μ(?=[a-zA-Z])")
 _GREEK_LETTER = re.compile(r"(?<![\u0370-\u03ff])[\u0391-\u03c9](?![\u0370-\u03ff])")
 _VULGAR_FRACTION = re.compile(r"(?<=\d)(?=[¼½¾⅐-⅞])")
-_POWER = re.compile(r"(?<=\d)([²³])")
 _DIAERESIS = re.compile("(?<=[Oo])ö")  # coöperate, not Köln
 _LETTERS = dict(
     zip(
@@ -50,7 +50,7 @@ _SIGNS = {
     "·": " ",
     "⁄": "/",  # noqa: RUF001
 }
-_KEPT = frozenset("°µ™℠")  # read with the number before them, or not at all
+_KEPT = frozenset("°µ²³™℠")  # read with the number before them, or not at all
 
 
 def tidy(text: str) -> str:
@@ -71,11 +71,11 @@ def to_ascii(text: str) -> str:
     """
     if text.isascii():
         return text
+    text = _MICRO.sub("µ", text)
     text = _GREEK_LETTER.sub(
         lambda match: f" {unicodedata.name(match[0]).split()[3].lower()} ", text
     )
     text = _VULGAR_FRACTION.sub(" ", text)
-    text = _POWER.sub(lambda match: " squared" if match[1] == "²" else " cubed", text)
     return _NOT_ASCII.sub(_ascii, _DIAERESIS.sub("o", text))
 
 

@@ -21,9 +21,13 @@ Cleaner = Callable[[str], str]
 _SIGNS = (
     (re.compile(r"#(?=\d)"), "number "),
     (re.compile(r"~(?=\d)"), "about "),
+    (re.compile(r"(?<=\d)\s?\*\s?(?=\d)"), " times "),
+    (re.compile(r"(?<=[\d\s])>(?=[\d\s])"), " greater than "),
+    (re.compile(r"(?<=[\d\s])<(?=[\d\s])"), " less than "),
 )
 _SIGN_WORDS = str.maketrans(
     {"&": " and ", "%": " percent", "@": " at ", "+": " plus ", "=": " equals ", "°": " degrees"}
+    | {"²": " squared", "³": " cubed", "µ": "micro"}
     | dict.fromkeys("_*|\\^", " ")
 )
 _SPACE_BEFORE_PUNCTUATION = re.compile(r" (?=[,.;:!?])")
@@ -51,8 +55,8 @@ def english_cleaners_v2(text: str) -> str:
     text = expand_abbreviations(text)
     text = expand_roman_numerals(text)
     text = separate_letters_and_digits(text)
-    text = spell_acronyms(text)
     text = expand_numbers(_name_signs(text)).replace("/", " ")
+    text = spell_acronyms(text)
     return _SPACE_BEFORE_PUNCTUATION.sub("", _finish(text))
 
 

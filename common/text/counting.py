@@ -3,20 +3,29 @@
 
 from __future__ import annotations
 
-import functools
+import re
 
-import inflect
+from common.text.tables import words
 
 _LONGEST_COUNT = 15  # digits; a longer number is read digit by digit
+_SMALL = words(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+)
+_TENS = words("twenty thirty forty fifty sixty seventy eighty ninety")
+_SCALES = words("thousand million billion trillion")
+_ORDINALS = {
+    "one": "first",
+    "two": "second",
+    "three": "third",
+    "five": "fifth",
+    "eight": "eighth",
+    "nine": "ninth",
+    "twelve": "twelfth",
+}
+_LAST_WORD = re.compile(r"\w+$")
 
 
-@functools.cache
-def engine() -> inflect.engine:
-    """English word forms; slow to build, so there is one."""
-    return inflect.engine()
-
-
-@functools.lru_cache(maxsize=4096)
 def cardinal(number: int) -> str:
     """1234 -> "one thousand two hundred and thirty four"."""
     return formal(number).replace(",", "").replace("-", " ")
@@ -24,15 +33,42 @@ def cardinal(number: int) -> str:
 
 def formal(number: int) -> str:
     """1234 -> "one thousand, two hundred and thirty-four", as sums of money are written out."""
-    return engine().number_to_words(number)
+    if number < 1000:
+        return _below_thousand(number)
+    rest, last = divmod(number, 1000)
+    groups = [_below_thousand(last)] if last else []
+    for scale in _SCALES:
+        rest, group = divmod(rest, 1000)
+        if group:
+            groups.insert(0, f"{_below_thousand(group)} {scale}")
+    if 0 < last < 100:
+        return f"{', '.join(groups[:-1])} and {groups[-1]}"
+    return ", ".join(groups)
+
+
+def _below_thousand(number: int) -> str:
+    if number >= 100:
+        hundreds, rest = divmod(number, 100)
+        return f"{_SMALL[hundreds]} hundred" + (f" and {_below_thousand(rest)}" if rest else "")
+    if number < 20:
+        return _SMALL[number]
+    tens, ones = divmod(number, 10)
+    return _TENS[tens - 2] + (f"-{_SMALL[ones]}" if ones else "")
 
 
 def ordinal(digits: str) -> str:
     """ "21" -> "twenty-first"."""
     digits = digits.replace(",", "")
     if len(digits) > _LONGEST_COUNT:
-        return engine().ordinal(digit_by_digit(digits))
-    return engine().ordinal(formal(int(digits))).replace(",", "")
+        return _LAST_WORD.sub(_ordinal_word, digit_by_digit(digits, "zero"))
+    return _LAST_WORD.sub(_ordinal_word, formal(int(digits)).replace(",", ""))
+
+
+def _ordinal_word(match: re.Match) -> str:
+    word = match[0]
+    if word.endswith("y"):
+        return word[:-1] + "ieth"
+    return _ORDINALS.get(word, word + "th")
 
 
 def digit_by_digit(digits: str, zero: str = "oh") -> str:

@@ -28,17 +28,18 @@ _AMOUNT = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)"
 _MONEY = re.compile(
     r"(?P<article>\b[Aa]n?\s)?(?:\b(?:US|CA|AU|NZ|HK|A|C))?(?P<minus>(?<![\w-])-)?"
     rf"(?P<sign>[{''.join(_CURRENCIES)}])\s?"
-    rf"(?:(?P<low>{_AMOUNT})\s?[-–]\s?(?P=sign)?(?=\.?\d))?(?P<amount>{_AMOUNT})"  # noqa: RUF001
+    rf"(?:(?P<low>{_AMOUNT})\s?[-–]\s?(?=\.?\d))?(?P<amount>{_AMOUNT})"  # noqa: RUF001
     r"(?:[\s-]?(?P<word>(?i:hundred|thousand|million|billion|trillion))\b"
     r"|(?P<letter>(?i:k|[mbt]n?))\b)?"
 )
+_RANGE = re.compile(r"(?<=[\dkKmMbB])\s?[-–]\s?(?=[$£€]\.?\d)")  # noqa: RUF001
 _CENTS = re.compile(r"(?<!\d)(\d+)\s?¢")
 
 
 def expand_money(text: str) -> str:
     """ "$3.50" -> "three dollars, fifty cents"; "a £5 note" -> "a five pound note"."""
     text = _CENTS.sub(lambda m: f"{count_formally(m[1])} cent{'' if m[1] == '1' else 's'}", text)
-    return _MONEY.sub(_money, text)
+    return _MONEY.sub(_money, _RANGE.sub(" to ", text))
 
 
 def _money(match: re.Match) -> str:

@@ -20,7 +20,7 @@ from common.text.units import expand_units
 
 _TELEPHONE = re.compile(
     r"(?<![\w.+(-])(?:"
-    r"(?:\+?\d{1,3}[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}"  # (555) 555-0199
+    r"(?:\+?\d{1,3}[ .-])?(?:\(\d{3,5}\) ?|\d{3}[ .-])\d{3,4}[ .-]\d{4}"  # (555) 555-0199
     r"|\d+(?:-\d+){2,}"  # 1-800-555-0199 and other numbers in three groups or more
     r"|\d\d[1-9]-\d{4}"  # 555-0199
     r"|\+\d{1,3}(?: \(?\d{1,5}\)?){2,6}"  # +44 20 7946 0958
@@ -36,7 +36,8 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _VERSION = re.compile(r"(?<![\d.])\d+(?:\.\d+){2,}(?!\d)")
-_RANGE = re.compile(r"(?<![\w.,:/-])(\d+(?:[.,:]\d+)*)-(?=\d+(?:[.,:]\d+)*(?![\d-]))")
+_RANGE = re.compile(r"(?<![\w.,:/-])(\d+(?:[.,:]\d+)*)-(?=(\d+(?:[.,:]\d+)*)(?![\d-]))")
+_SHORT_YEAR = re.compile(r"(?<!\w)'(?=\d\d\b(?!'))")
 _MINUS = re.compile(r"(?<![\w.,)%-])-(?=\.?\d)")
 _SEVERAL = re.compile(r"(?<![\w.,])(?:'(?=\d\ds\b))?(\d+)'?s\b")
 _ORDINAL = re.compile(r"(?<![\d,])(\d+(?:,\d{3})*)(?:st|nd|rd|th)\b", re.IGNORECASE)
@@ -56,11 +57,12 @@ def expand_numbers(text: str) -> str:
     text = _EMERGENCY.sub(_emergency, text)
     text = _NAMED.sub(lambda match: match[1] + code(match[2]), text)
     text = _VERSION.sub(lambda match: " point ".join(map(code, match[0].split("."))), text)
-    text = _RANGE.sub(r"\1 to ", text)
+    text = _RANGE.sub(_range, text)
+    text = _SHORT_YEAR.sub("", text)
     text = _MINUS.sub("minus ", text)
     text = expand_times(text)
     text = expand_units(text)
-    text = _SEVERAL.sub(lambda match: _several(match[1]), text)
+    text = _SEVERAL.sub(lambda match: _several(match[0], match[1]), text)
     text = _ORDINAL.sub(lambda match: ordinal(match[1]), text)
     text = _BY.sub(" by ", text)
     text = _FRACTION.sub(_fraction, text)
@@ -77,13 +79,20 @@ def _telephone(match: re.Match) -> str:
     return ("plus " if match[0].startswith("+") else "") + separator.join(words)
 
 
-def _several(digits: str) -> str:
+def _several(written: str, digits: str) -> str:
     words = code(digits) if len(digits) == 3 else count_or_year(digits)
+    if written.endswith("'s") and not digits.endswith("0"):
+        return f"{words}'s"  # the possessive, 1984's; but 1980's are years
     return plural(words.removeprefix("one "))
 
 
 def _emergency(match: re.Match) -> str:
     return (match["verb"] or "") + digit_by_digit(match["number"] or "911")
+
+
+def _range(match: re.Match) -> str:
+    is_idiom = match[1] == match[2]  # 50-50, 20-20
+    return f"{match[1]} " if is_idiom else f"{match[1]} to "
 
 
 def _fraction(match: re.Match) -> str:

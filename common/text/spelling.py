@@ -6,43 +6,56 @@ from __future__ import annotations
 import re
 
 from common.text.counting import cardinal, code
-from common.text.tables import ACRONYMS_SAID_AS_WORDS, EMPHASISED_WORDS, NUMBERED_DIVISIONS, RULERS
+from common.text.tables import (
+    ACRONYMS_SAID_AS_WORDS,
+    EMPHASISED_WORDS,
+    LONG_ACRONYMS_SAID_AS_LETTERS,
+    NUMBERED_DIVISIONS,
+    RULERS,
+)
 from common.text.units import is_measured
 
-_LONG_WORD = 6  # letters; capitals this long with a vowel are a word: UNICEF, WARNING
+_LONG_WORD = 5  # letters; capitals this long with a vowel are a word: UNICEF, WARNING
 _VOWEL = re.compile("[AEIOUY]")
 _CAPITALS = re.compile(
     r"(?<![A-Za-z])(?P<letters>[a-z]?[A-Z]{2,})(?:(?P<ending>'s|s)(?![A-Za-z'])|(?![A-Za-z]))"
-    r"(?P<stop>\.(?!\.))?"
+    r"(?P<stop>\.(?!\.))?(?P<ampersand>(?=&))?"
 )
 _WORD = re.compile(r"[A-Za-z][A-Za-z']+")
+_SENTENCE = re.compile(r"[^.!?]+[.!?]*|[.!?]+")
 _LOUD_SHARE = 0.7  # of the words in capitals: then the writer shouts
+_SURE_SHARE = 0.3
 
 
 def spell_acronyms(text: str) -> str:
     """ "the FBI." -> "the f.b.i."; NASA, UNESCO and words put in capitals stay words."""
-    words = _WORD.findall(text)
+    return _SENTENCE.sub(_spell_in_sentence, text)
+
+
+def _spell_in_sentence(sentence: re.Match) -> str:
+    words = _WORD.findall(sentence[0])
     loud = [word for word in words if word.isupper()]
-    is_shouting = len(loud) >= max(2, _LOUD_SHARE * len(words)) and sum(
-        word in EMPHASISED_WORDS or len(word) >= _LONG_WORD for word in loud
-    ) * 3 >= len(loud)
+    surely_words = [word for word in loud if word in EMPHASISED_WORDS or len(word) >= _LONG_WORD]
+    is_shouting = (
+        len(loud) >= max(2, _LOUD_SHARE * len(words))
+        and len(surely_words) >= _SURE_SHARE * len(loud)  # not just a list of acronyms
+    )
 
     def spell(match: re.Match) -> str:
         letters, ending = match["letters"], match["ending"] or ""
-        has_vowel = _VOWEL.search(letters) is not None
+        can_be_a_word = (
+            _VOWEL.search(letters) is not None and letters not in LONG_ACRONYMS_SAID_AS_LETTERS
+        )
         if (
             letters in ACRONYMS_SAID_AS_WORDS
-            or (
-                letters in EMPHASISED_WORDS
-                and "&" not in match.string[match.end() : match.end() + 1]
-            )
-            or (has_vowel and (is_shouting or len(letters) >= _LONG_WORD))
+            or (letters in EMPHASISED_WORDS and match["ampersand"] is None)
+            or (can_be_a_word and (is_shouting or len(letters) >= _LONG_WORD))
         ):
             return match[0].lower()
         spelled = ".".join(letters.lower())
         return f"{spelled}'s{match['stop'] or ''}" if ending else f"{spelled}."
 
-    return _CAPITALS.sub(spell, text)
+    return _CAPITALS.sub(spell, sentence[0])
 
 
 _MERIDIEM = re.compile(r"(?<=\d)\s?([ap])\.?\s?m\b\.?(-(?=\d))?", re.IGNORECASE)
@@ -101,15 +114,17 @@ _ADDRESS = re.compile(
     r"(?<![\w.@/+-])(?:https?://(?P<page>[\w./~@-]*\w)/?|www\.[\w./~-]*\w|[\w.+-]+@[\w-]+\.[\w.-]*\w"
     r"|[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|edu|gov)\b(?:/[\w./~-]*\w)?)"
 )
-_ADDRESS_SIGNS: dict[str, str] = {
-    ".": " dot ",
-    "@": " at ",
-    "/": " slash ",
-    "-": " dash ",
-    "_": " underscore ",
-    "~": " tilde ",
-    "+": " plus ",
-}
+_ADDRESS_SIGNS = str.maketrans(
+    {
+        ".": " dot ",
+        "@": " at ",
+        "/": " slash ",
+        "-": " dash ",
+        "_": " underscore ",
+        "~": " tilde ",
+        "+": " plus ",
+    }
+)
 
 
 def expand_addresses(text: str) -> str:
@@ -118,7 +133,5 @@ def expand_addresses(text: str) -> str:
 
 
 def _address(match: re.Match) -> str:
-    address = re.sub(r"^www\.", "w.w.w./", match["page"] or match[0])
-    host, slash, page = address.partition("w.w.w./")
-    spoken = page.translate(str.maketrans(_ADDRESS_SIGNS)) if slash else ""
-    return "w.w.w. dot " + spoken if slash else host.translate(str.maketrans(_ADDRESS_SIGNS))
+    spoken = (match["page"] or match[0]).translate(_ADDRESS_SIGNS)
+    return re.sub("^www ", "w.w.w. ", spoken)

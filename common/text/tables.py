@@ -22,7 +22,7 @@ ABBREVIATIONS = readings(
     "dept department"
 )
 
-# With a small letter these are also words, or the end of a sentence ("the dog ran off the co.").
+# With a small letter these are also words, or the end of a sentence.
 CAPITALISED_ABBREVIATIONS = readings(
     "Co company, Corp corporation, Inc incorporated, Bros brothers, Gen general, Maj major,"
     "Col colonel, Cpl corporal, Pvt private, Adm admiral, Cmdr commander, Gov governor,"
@@ -40,7 +40,7 @@ MONTHS = words(
     "january february march april may june july august september october november december"
 )
 
-# Only those of up to five letters: longer ones are taken for words anyway.
+# Only those of up to four letters: longer ones are taken for words unless listed below.
 ACRONYMS_SAID_AS_WORDS = frozenset(
     words(
         "NASA NATO AIDS OPEC ASEAN FIFA UEFA SWAT LASER RADAR SONAR SCUBA NAFTA COVID SARS MERS "
@@ -49,6 +49,8 @@ ACRONYMS_SAID_AS_WORDS = frozenset(
         "ZIP WIFI JPEG IMAX POTUS MOMA ESSO FIAT SAAB"
     )
 )
+
+LONG_ACRONYMS_SAID_AS_LETTERS = frozenset(words("NAACP ASPCA UNHCR UNRWA IUCAA"))
 
 # Words put in capitals for emphasis. Not among them, for they are said as letters more often than
 # not: IT, US, WHO, AM, PM, OR.
@@ -77,9 +79,10 @@ RULERS = words(
 
 # kg is missing on purpose: the recipe keeps its letters, see docs/text.md.
 UNITS = readings(
-    "km kilometer, cm centimeter, mm millimeter, m meter, km2 square kilometer, m2 square meter,"
+    "km kilometer, cm centimeter, mm millimeter, m meter, km² square kilometer, m² square meter,"
     "µm micrometer, µg microgram, ft foot, yd yard, yds yard, mi mile, sq-ft square foot,"
     "sq-m square meter, km/h kilometer per hour, kph kilometer per hour, m/s meter per second,"
+    "m/s² meter per second squared,"
     "mph mile per hour, lb pound, lbs pound, oz ounce, g gram, mg milligram, ml milliliter,"
     "mL milliliter, l liter, L liter, min minute, mins minute, hr hour, hrs hour, sec second,"
     "secs second, ms millisecond, Hz hertz, kHz kilohertz, MHz megahertz, GHz gigahertz,"

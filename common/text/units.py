@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import re
 
-from common.text.counting import count, engine
+from common.text.counting import count
 from common.text.tables import UNITS
 
 _INVARIABLE = ("hertz", "billion", "million")
+_MEASURE = re.compile(r"\w+(?= per | celsius| fahrenheit|$)")  # the word that has a plural
 _NAMES = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
 _NAMES = _NAMES.replace(r"sq\-", r"sq\.?\s")
 _UNIT = re.compile(
     r"(?<![\d.,])(?P<number>(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?)(?<=\d)(?P<gap>\s?|-)"
-    rf"(?P<unit>{_NAMES})(?![\w'/]|\.\w)(?:\.(?=\s[a-z]))?"
+    rf"(?P<unit>{_NAMES})(?![\w'/²]|\.\w)(?:\.(?=\s[a-z\d]|[,;:]))?"
 )
 _BARE_TEMPERATURE = re.compile(r"\b(1?\d\d)([FC])\b")
 _FEET_AND_INCHES = re.compile(r"\b(\d)'\s?(\d\d?)\"")
@@ -38,4 +39,8 @@ def _unit(match: re.Match) -> str:
         return f"{words}-{singular}"
     if number == "1" or singular.endswith(_INVARIABLE):
         return f"{words} {singular}"
-    return f"{words} {engine().plural(singular)}"
+    return f"{words} {_MEASURE.sub(_plural, singular, count=1)}"
+
+
+def _plural(match: re.Match) -> str:
+    return "feet" if match[0] == "foot" else f"{match[0]}s"
