@@ -38,7 +38,7 @@ class DataCheck:
     """Reads file lists and leaves no problem for later.
 
     Args:
-        need_pitch: pitch files must be named, be there and fit their clips.
+        need_pitch: pitch files must be there and fit their clips.
         bad_list: where the clips that `skip_bad` leaves out are listed.
     """
 
@@ -64,6 +64,9 @@ class DataCheck:
         training_files, validation_files = list(training_files), list(validation_files)
         training, malformed = parse_filelists(training_files, self.dataset_path, self.n_speakers)
         validation, more = parse_filelists(validation_files, self.dataset_path, self.n_speakers)
+        if self.need_pitch:
+            training = [utterance.with_pitch(self.dataset_path) for utterance in training]
+            validation = [utterance.with_pitch(self.dataset_path) for utterance in validation]
         problems = [*malformed, *more]
         problems += check_utterances(
             training,

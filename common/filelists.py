@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,12 @@ class Utterance:
     def name(self) -> str:
         """What files made from this clip are called."""
         return self.audio.stem
+
+    def with_pitch(self, dataset_path: Path) -> Utterance:
+        """The same; where its line names no pitch, with the file that prepare_dataset.py writes."""
+        if self.pitch is not None:
+            return self
+        return dataclasses.replace(self, pitch=dataset_path / "pitch" / f"{self.name}.pt")
 
 
 @dataclass(frozen=True)

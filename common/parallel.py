@@ -43,7 +43,8 @@ def run_parallel(
             yield index, function(job)
         return
     others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(num_workers, _context(), initializer=_begin_worker)
+    context = _context(function.__module__)
+    executor = ProcessPoolExecutor(num_workers, context, initializer=_begin_worker)
     finished = False
     try:
         futures = {executor.submit(function, job): index for index, job in enumerate(jobs)}
@@ -63,10 +64,13 @@ def run_parallel(
         executor.shutdown(cancel_futures=True)
 
 
-def _context() -> multiprocessing.context.BaseContext:
+def _context(module: str) -> multiprocessing.context.BaseContext:
     # A fork of this process would copy locks that its threads hold; a fork server has no threads.
-    methods = multiprocessing.get_all_start_methods()
-    return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])  # imported once, for all workers
+    return context
 
 
 def _begin_worker() -> None:
