@@ -77,7 +77,7 @@ RULERS = words(
     "Mohammed Ramses Ptolemy"
 )
 
-# kg is missing on purpose: the recipe keeps its letters, see docs/text.md.
+# kg is missing on purpose: the public recipe keeps its letters, see docs/text.md.
 UNITS = readings(
     "km kilometer, cm centimeter, mm millimeter, m meter, km² square kilometer, m² square meter,"
     "µm micrometer, µg microgram, ft foot, yd yard, yds yard, mi mile, sq-ft square foot,"

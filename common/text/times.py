@@ -13,6 +13,7 @@ _TIME = re.compile(
     r"(?:(?P<meridiem>(?=\s[ap]\.?m\b))|(?P<hours>(?=\s(?:hours|hrs)\b)))?",
     re.IGNORECASE,
 )
+_BRITISH_TIME = re.compile(r"(?<=\d)\.(?=[0-5]\d\s[ap]\.?m\b)", re.IGNORECASE)  # 9.30 am
 _ISO_DATE = re.compile(r"(?<![\w-])(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)(?![\w-])")
 _SLASH_DATE = re.compile(
     r"(?<![\w/])(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4}|\d{2})(?![\w/])"
@@ -26,7 +27,7 @@ def expand_dates(text: str) -> str:
 
 def expand_times(text: str) -> str:
     """ "10:00" -> "ten o'clock"; "5:30 p.m." -> "five thirty p.m."; "23:59" keeps its colon."""
-    return _TIME.sub(_time, text)
+    return _TIME.sub(_time, _BRITISH_TIME.sub(":", text))
 
 
 def _time(match: re.Match) -> str:

@@ -28,6 +28,7 @@ READINGS = {
     # times and dates
     "at 10:00, 10:00 a.m., 5:30pm.": "at ten o'clock, ten a.m., five thirty p.m.",
     "23:59, 10:05, 15:00, 00:00": "twenty three:fifty nine, ten:oh five, fifteen hundred, midnight",
+    "9.30am, 9.30 p.m.": "nine thirty a.m., nine thirty p.m.",
     "2024-01-15": "january fifteen, twenty twenty four",
     "12/25/2023, 31/12/1999": (
         "december twenty five, twenty twenty three, december thirty one, nineteen ninety nine"
