@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# From nothing to a voice: makes a small corpus, prepares it, trains FastPitch on it, speaks
+# phrases/devset10.tsv and writes output/demo/report.html. Run again, it continues where it stopped.
+# With recordings of your own (wavs/NAME.wav and metadata.csv with lines NAME|text|text):
+#     DEMO_CORPUS=/path/to/corpus bash scripts/demo.sh
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [[ -n "${DEMO_CORPUS:-}" ]]; then
+  corpus="${DEMO_CORPUS%/}"
+  output="output/demo-$(basename "$corpus")"
+  if [[ ! -f "$corpus/metadata.csv" || ! -d "$corpus/wavs" ]]; then
+    echo "demo.sh: DEMO_CORPUS: expected $corpus/metadata.csv and $corpus/wavs/" >&2
+    exit 2
+  fi
+  if (($(wc -l <"$corpus/metadata.csv") < 50)); then
+    echo "demo.sh: DEMO_CORPUS: expected 50 clips or more in $corpus/metadata.csv" >&2
+    exit 2
+  fi
+else
+  corpus=output/demo/corpus
+  output=output/demo
+fi
+
+# A small model that learns to speak in minutes on two cores. The rate rises over the warm-up to
+# learning-rate / sqrt(warmup-steps), then falls as 1 / sqrt(step).
+model_and_training=(
+  --epochs "${DEMO_EPOCHS:-150}"
+  --batch-size 16
+  --optimizer adam
+  --learning-rate 0.03
+  --warmup-steps 150
+  --symbols-embedding-dim 192
+  --in-fft-n-layers 3 --in-fft-output-size 192 --in-fft-conv1d-filter-size 512
+  --out-fft-n-layers 3 --out-fft-output-size 192 --out-fft-conv1d-filter-size 512
+  --dur-predictor-loss-scale 0.1
+  --pitch-predictor-loss-scale 0.1
+  --kl-loss-start-epoch 30 --kl-loss-warmup-epochs 30
+  --p-arpabet 1.0
+  --text-cleaners english_cleaners_v2
+  --num-workers 1
+  --validation-freq 5
+  --samples-freq 50
+  --epochs-per-checkpoint 25
+)
+
+most_clips=250 # of a corpus; more would take longer than a demo may
+num_stages=6
+stage_number=0
+stage_name=""
+
+# Names a stage that begins, and notes how long the one before it took.
+stage() {
+  end_stage
+  stage_name="$1" stage_number=$((stage_number + 1)) stage_begun=$SECONDS
+  printf '\n[%d/%d] %s\n' "$stage_number" "$num_stages" "$stage_name"
+}
+
+end_stage() {
+  if [[ -n "$stage_name" ]]; then
+    printf '%s\t%d\n' "$stage_name" $((SECONDS - stage_begun)) >>"$output/timings.tsv"
+    printf '      %s took %d s\n' "$stage_name" $((SECONDS - stage_begun))
+  fi
+  stage_name=""
+}
+
+newest_checkpoint() {
+  find "$output/training" -name 'FastPitch_checkpoint_*.pt' | sort -V | tail -n 1
+}
+
+mkdir -p "$output"
+trap end_stage EXIT # an interrupted stage counts, too
+
+stage "setting up"
+source scripts/setup.sh requirements.txt
+if [[ -z "${DEMO_CORPUS:-}" ]]; then
+  # Where this fails, the next stage says how to do without.
+  bash scripts/setup.sh requirements-demo.txt || true
+fi
+cuda=()
+if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  cuda=(--cuda)
+fi
+
+stage "making the corpus"
+if [[ -z "${DEMO_CORPUS:-}" ]]; then
+  python -m scripts.demo.make_corpus --output "$corpus"
+fi
+# Every 25th clip is kept from training: the six recorded phrases of phrases/devset10.tsv are among
+# them.
+head -n "$most_clips" "$corpus/metadata.csv" | awk -F'|' -v train="$output/train.txt" \
+  -v held_out="$output/val.txt" '{ print "wavs/" $1 ".wav|" $2 > (NR % 25 ? train : held_out) }'
+phrases=phrases/devset10.tsv
+if [[ -n "${DEMO_CORPUS:-}" ]]; then
+  phrases="$output/phrases.tsv"
+  {
+    printf 'output\ttext\n'
+    head -n 6 "$output/val.txt" | sed -E 's#^wavs/([^|]*)\|#\1\t#'
+    grep '^unseen' phrases/devset10.tsv
+  } >"$phrases"
+fi
+
+stage "preparing features"
+python prepare_dataset.py --dataset-path "$corpus" \
+  --wav-text-filelists "$output/train.txt" "$output/val.txt" --extract-pitch
+
+stage "training"
+python train.py --output "$output/training" --resume "${cuda[@]}" \
+  --dataset-path "$corpus" --training-files "$output/train.txt" \
+  --validation-files "$output/val.txt" --load-pitch-from-disk "${model_and_training[@]}"
+
+stage "speaking"
+python inference.py --input "$phrases" --output "$output/speech" --save-mels "${cuda[@]}" \
+  --fastpitch "$(newest_checkpoint)"
+
+stage "writing the report"
+python -m scripts.demo.report --output "$output/report.html" --phrases "$phrases" \
+  --speech "$output/speech" --fastpitch "$(newest_checkpoint)" \
+  --log-file "$output/training/nvlog.json" --dataset-path "$corpus" \
+  --training-files "$output/train.txt" --validation-files "$output/val.txt" \
+  --timings "$output/timings.tsv"
+end_stage
+
+printf '\nDone in %d min %02d s. Open %s in a browser.\n' $((SECONDS / 60)) $((SECONDS % 60)) \
+  "$output/report.html"
+echo "All numbers and more pictures: tensorboard --logdir $output/training"
