@@ -36,8 +36,8 @@ class ConvReLUNorm(nn.Module):
         self.norm = nn.LayerNorm(out_channels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, T) -> (B, out_channels, T)"""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, in_channels, T), (B, 1, T) -> (B, out_channels, T), zero where the mask is False"""
         x = self.conv(x).relu()
         x = self.norm(x.transpose(1, 2)).transpose(1, 2)  # LayerNorm wants channels last
-        return self.dropout(x)
+        return self.dropout(x if mask is None else x * mask)

@@ -42,15 +42,26 @@ class WeightedMeans:
 
 
 class Stopwatch:
-    """Seconds since it was made."""
+    """Seconds since it was made.
 
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
+    Args:
+        device: whose pending work is waited for, at the beginning and at each reading; by default
+            none is
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device
+        self.start = self._now()
 
     @property
     def seconds(self) -> float:
         """Elapsed so far."""
-        return time.perf_counter() - self.start
+        return self._now() - self.start
+
+    def _now(self) -> float:
+        if self.device is not None and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
 
 def latency_summary(seconds: Sequence[float]) -> dict[str, float]:

@@ -35,7 +35,7 @@ class Controls:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phrase:
+class SymbolSequence:
     """One text to speak, as symbols."""
 
     ids: list[int]
@@ -74,7 +74,7 @@ class Synthesizer:
         self._spaces = {i for i, symbol in enumerate(symbols) if symbol == " "}
 
     @torch.no_grad()
-    def generate(self, phrases: Sequence[Phrase], controls: Controls) -> list[Tensor]:
+    def generate(self, phrases: Sequence[SymbolSequence], controls: Controls) -> list[Tensor]:
         """Mels of several texts, each (n_mels, T_mel). Long texts are spoken in pieces."""
         pieces = [(n, piece) for n, u in enumerate(phrases) for piece in self._pieces(u)]
         mels: list[list[Tensor]] = [[] for _ in phrases]
@@ -93,7 +93,7 @@ class Synthesizer:
             audio = self.vocoder.infer(pad_sequences(mels, SILENCE)).float()
         return [a[: n * self.hop_length] for a, n in zip(audio, lens, strict=True)]
 
-    def _infer(self, pieces: Sequence[Phrase], controls: Controls) -> Any:
+    def _infer(self, pieces: Sequence[SymbolSequence], controls: Controls) -> Any:
         device = self.precision.device
         text = pad_sequences([torch.tensor(piece.ids) for piece in pieces], self.padding_idx)
         pitch = None
@@ -106,15 +106,16 @@ class Synthesizer:
                 pitch=pitch,
                 pitch_transform=controls.pitch_transform,
                 speaker=torch.tensor([piece.speaker for piece in pieces], device=device),
+                isolate_padding=True,
             )
 
-    def _pieces(self, phrase: Phrase) -> Iterator[Phrase]:
+    def _pieces(self, phrase: SymbolSequence) -> Iterator[SymbolSequence]:
         """The phrase, divided after a sentence or else a word where it is too long."""
         start, ids = 0, phrase.ids
         while start < len(ids):
             end = self._piece_end(ids, start)
             pitch = None if phrase.pitch is None else phrase.pitch[start:end]
-            yield Phrase(ids=ids[start:end], speaker=phrase.speaker, pitch=pitch)
+            yield SymbolSequence(ids=ids[start:end], speaker=phrase.speaker, pitch=pitch)
             start = end
 
     def _piece_end(self, ids: list[int], start: int) -> int:

@@ -71,18 +71,18 @@ class SymbolPredictor(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [in_channels] + [channels] * n_layers
-        self.layers = nn.Sequential(
-            *(
-                ConvReLUNorm(size, next_size, kernel_size, dropout)
-                for size, next_size in itertools.pairwise(sizes)
-            )
+        self.layers = nn.ModuleList(
+            ConvReLUNorm(size, next_size, kernel_size, dropout)
+            for size, next_size in itertools.pairwise(sizes)
         )
         self.fc = nn.Linear(sizes[-1], 1)
 
-    def forward(self, encoded: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, encoded: Tensor, mask: Tensor, isolate_padding: bool = False) -> Tensor:
         """(B, T_text, C), (B, T_text) -> (B, T_text) zero where the mask is False"""
         x = (encoded * mask[:, :, None]).transpose(1, 2)  # convolutions want time last
-        return self.fc(self.layers(x).transpose(1, 2)).squeeze(2) * mask
+        for layer in self.layers:
+            x = layer(x, mask[:, None, :] if isolate_padding else None)
+        return self.fc(x.transpose(1, 2)).squeeze(2) * mask
 
 
 class FastPitch(nn.Module):
@@ -159,6 +159,7 @@ class FastPitch(nn.Module):
         energy: Tensor | None = None,
         pitch_transform: PitchTransform | None = None,
         speaker: int | Tensor = 0,
+        isolate_padding: bool = False,
     ) -> Synthesis:
         """Speaks a batch of texts.
 
@@ -170,6 +171,8 @@ class FastPitch(nn.Module):
             energy: (B, T_text) log(1 + energy), in place of the predicted
             pitch_transform: change of the predicted pitch, see `fastpitch.pitch_transform`
             speaker: id, or (B) one for each text
+            isolate_padding: let every text sound as it does alone. The public recipe does not:
+                there the end of a text hears whether padding follows it.
 
         Returns:
             The mels and what was predicted for each symbol. Every text gets at least one frame.
@@ -180,17 +183,20 @@ class FastPitch(nn.Module):
         if not pace > 0:
             raise ValueError(f"pace must be positive, got {pace}")
         text_mask = text != self.config.padding_idx
-        _, encoded = self._encode(text, text_mask, self._speaker_ids(speaker, text))
-        log_durations = self.duration_predictor(encoded, text_mask)
-        predicted_pitch = self.pitch_predictor(encoded, text_mask)
+        speaker_ids = self._speaker_ids(speaker, text)
+        _, encoded = self._encode(text, text_mask, speaker_ids, isolate_padding)
+        log_durations = self.duration_predictor(encoded, text_mask, isolate_padding)
+        predicted_pitch = self.pitch_predictor(encoded, text_mask, isolate_padding)
         if pitch_transform is not None:
             predicted_pitch = pitch_transform(
                 predicted_pitch, text_mask.sum(dim=1), self.pitch_mean, self.pitch_std
             )
+        if isolate_padding:
+            predicted_pitch = predicted_pitch * text_mask
         encoded = encoded + self._embed(self.pitch_emb, predicted_pitch if pitch is None else pitch)
         predicted_energy = None
         if self.config.energy_conditioning:
-            predicted_energy = self.energy_predictor(encoded, text_mask)
+            predicted_energy = self.energy_predictor(encoded, text_mask, isolate_padding)
             encoded = encoded + self._embed(
                 self.energy_emb, predicted_energy if energy is None else energy
             )
@@ -201,21 +207,28 @@ class FastPitch(nn.Module):
         hard = durations_to_alignment(frames)
         mel_mask = lengths_to_mask(mel_lens, hard.shape[1])
         return Synthesis(
-            mel=self._decode(expand(encoded, hard), mel_mask),
+            mel=self._decode(expand(encoded, hard), mel_mask, isolate_padding),
             mel_lens=mel_lens,
             prosody=Prosody(log_durations, predicted_pitch, predicted_energy),
             durations=frames,
         )
 
-    def _encode(self, text: Tensor, mask: Tensor, speaker: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _encode(
+        self,
+        text: Tensor,
+        mask: Tensor,
+        speaker: Tensor | None,
+        isolate_padding: bool = False,
+    ) -> tuple[Tensor, Tensor]:
         condition = None
         if self.config.n_speakers > 1:
             condition = self.config.speaker_emb_weight * self.speaker_emb(speaker)[:, None, :]
         embedded = self.encoder.word_emb(text)
-        return embedded, self.encoder(embedded, mask, condition)
+        return embedded, self.encoder(embedded, mask, condition, isolate_padding)
 
-    def _decode(self, expanded: Tensor, mask: Tensor) -> Tensor:
-        return self.proj(self.decoder(expanded, mask)).transpose(1, 2)  # mel: time last
+    def _decode(self, expanded: Tensor, mask: Tensor, isolate_padding: bool = False) -> Tensor:
+        decoded = self.decoder(expanded, mask, isolate_padding=isolate_padding)
+        return self.proj(decoded).transpose(1, 2)  # mel: time last
 
     def _embed(self, embedding: nn.Conv1d, values: Tensor) -> Tensor:
         return embedding(values[:, None, :]).transpose(1, 2)  # encodings: channels last

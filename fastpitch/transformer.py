@@ -85,10 +85,13 @@ class ConvFeedForward(nn.Module):
         )
         self.layer_norm = nn.LayerNorm(size.d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, d_model) -> (B, T, d_model)"""
-        convolved = self.CoreNet(x.transpose(1, 2)).transpose(1, 2)  # convolutions want time last
-        return self.layer_norm(x + convolved)
+    def forward(self, x: Tensor, inner_mask: Tensor | None) -> Tensor:
+        """(B, T, d_model), (B, T) -> (B, T, d_model)"""
+        widen, activate, narrow, drop = self.CoreNet
+        hidden = activate(widen(x.transpose(1, 2)))  # convolutions want time last
+        if inner_mask is not None:
+            hidden = hidden * inner_mask[:, None, :]
+        return self.layer_norm(x + drop(narrow(hidden)).transpose(1, 2))
 
 
 class TransformerLayer(nn.Module):
@@ -99,10 +102,10 @@ class TransformerLayer(nn.Module):
         self.dec_attn = MultiHeadAttention(size)
         self.pos_ff = ConvFeedForward(size)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, d_model), (B, T) -> (B, T, d_model)"""
+    def forward(self, x: Tensor, mask: Tensor, inner_mask: Tensor | None) -> Tensor:
+        """(B, T, d_model), (B, T), (B, T) -> (B, T, d_model)"""
         x = self.dec_attn(x, mask) * mask[:, :, None]
-        return self.pos_ff(x) * mask[:, :, None]
+        return self.pos_ff(x, inner_mask) * mask[:, :, None]
 
 
 class FeedForwardTransformer(nn.Module):
@@ -124,13 +127,20 @@ class FeedForwardTransformer(nn.Module):
         self.drop = nn.Dropout(size.dropemb)
         self.layers = nn.ModuleList(TransformerLayer(size) for _ in range(size.n_layers))
 
-    def forward(self, embedded: Tensor, mask: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        embedded: Tensor,
+        mask: Tensor,
+        condition: Tensor | None = None,
+        isolate_padding: bool = False,
+    ) -> Tensor:
         """Transforms embeddings in their context.
 
         Args:
             embedded: (B, T, d_model)
             mask: (B, T) True = real data
             condition: (B, 1, d_model) added to every position, such as a speaker embedding
+            isolate_padding: also mask between two convolutions, see `FastPitch.infer`
 
         Returns:
             (B, T, d_model) zero where the mask is False
@@ -140,5 +150,5 @@ class FeedForwardTransformer(nn.Module):
             x = x + condition
         x = self.drop(x)
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, mask, mask if isolate_padding else None)
         return x

@@ -88,29 +88,16 @@ def test_durations_sum_to_mel_length(fixture):
     assert torch.equal(output.alignment.hard.sum(dim=1).sum(dim=1).long(), batch.mel_lens)
 
 
-def test_more_padding_changes_nothing(fixture):
+def test_isolated_texts_sound_the_same_alone_and_in_a_batch(fixture):
     model = load(fixture)
     text, lens = fixture["batch"]["text"], fixture["batch"]["text_lens"]
-    batch = torch.nn.functional.pad(text, (0, 1))
-    durations = torch.randint(1, 5, batch.shape) * (batch != 0)
-    together = model.infer(batch, durations=durations)
-    for item, length in enumerate(lens):
-        if together.mel_lens[item] == together.mel.shape[2]:
-            continue  # no padding behind it
-        # One symbol and one frame of padding: a text's edge sounds as it does in a batch.
-        row = batch[item : item + 1, : length + 1]
-        pair = torch.cat([row, row.roll(1)])  # the second is longer by the padding symbol's frame
-        frames = durations[item : item + 1, : length + 1]
-        longer = torch.cat([frames, frames])
-        longer[1, 0] += 1
-        less = model.infer(pair, durations=longer)
-        num_frames = int(together.mel_lens[item])
-        assert_close(
-            less.mel[0, :, :num_frames],
-            together.mel[item, :, :num_frames],
-            atol=1e-5,
-            rtol=0.0,
-        )
+    transform = compose([shift(20.0)])
+    together = model.infer(text, pitch_transform=transform, isolate_padding=True)
+    for item, (row, length) in enumerate(zip(text, lens, strict=True)):
+        alone = model.infer(row[None, :length], pitch_transform=transform)
+        frames = int(alone.mel_lens[0])
+        assert frames == together.mel_lens[item]
+        assert_close(alone.mel[0], together.mel[item, :, :frames], atol=1e-5, rtol=0.0)
 
 
 def test_texts_whose_durations_vanish_still_get_a_frame():
