@@ -15,9 +15,11 @@ from common.config import AudioConfig
 from common.filelists import Problem, Utterance, clip_identity, parse_filelists
 from common.files import atomic_path
 from common.records import PreparationRecord
-from common.text import TextProcessor
+from common.text import Reading, TextProcessor
 
 logger = logging.getLogger(__name__)
+
+PLACES_SHOWN = 20  # of a warning that concerns many lines
 
 
 class BadDataset(ValueError):  # noqa: N818
@@ -140,6 +142,7 @@ def check_utterances(
         everything, audio, need_pitch=need_pitch, record=record, num_workers=num_workers
     )
     repeated = _find_repetitions(utterances, validation)
+    dropped: dict[str, list[Utterance]] = {}
     problems = []
     for utterance, clip in zip(everything, facts, strict=True):
         messages = [*clip.faults, *repeated.get(utterance.source, ())]
@@ -151,27 +154,39 @@ def check_utterances(
                 "--max-clip-seconds"
             )
         problems += [Problem(utterance.source, utterance.audio, each) for each in messages]
-        problems += _check_text(utterance, text, clip)
+        reading = text.read(utterance.text, random.Random(utterance.source))
+        message = _find_text_fault(reading, clip)
+        if message is not None:
+            problems.append(Problem(utterance.source, utterance.audio, message))
+        for symbol in dict.fromkeys(reading.dropped):
+            dropped.setdefault(symbol, []).append(utterance)
+    problems += _tell_dropped(dropped)
     return problems + _find_other_rates(everything, facts, audio.sampling_rate)
 
 
-def _check_text(utterance: Utterance, text: TextProcessor, clip: ClipFacts) -> list[Problem]:
-    reading = text.read(utterance.text, random.Random(utterance.source))
-    at = (utterance.source, utterance.audio)
+def _find_text_fault(reading: Reading, clip: ClipFacts) -> str | None:
     said = [character for character in reading.clean if character.isalnum()]
     if not reading.ids or all(character in reading.dropped for character in said):
-        return [Problem(*at, f"nothing to say in the text {utterance.text!r}: write what is heard")]
+        return f"nothing to say in the text {reading.clean!r}: write what is heard"
+    if clip.faults or clip.num_frames >= len(reading.ids):
+        return None
+    return (
+        f"{clip.num_frames} frames for {len(reading.ids)} symbols, at least one each is needed: "
+        "see whether audio and text belong together"
+    )
+
+
+def _tell_dropped(dropped: Mapping[str, Sequence[Utterance]]) -> list[Problem]:
+    """One warning for each symbol, so that quotation marks do not hide the rest."""
     problems = []
-    if not clip.faults and clip.num_frames < len(reading.ids):
-        message = (
-            f"{clip.num_frames} frames for {len(reading.ids)} symbols, at least one each is "
-            "needed: see whether audio and text belong together"
-        )
-        problems.append(Problem(*at, message))
-    if reading.dropped:
-        symbols = " ".join(sorted(set(reading.dropped)))
-        message = f"not in the symbol set, will be dropped: {symbols} -- spell them out"
-        problems.append(Problem(*at, message, "warning"))
+    for symbol, (first, *others) in dropped.items():
+        places = "".join(f", {utterance.source}" for utterance in others[:PLACES_SHOWN])
+        if len(others) > PLACES_SHOWN:
+            places += f" and {len(others) - PLACES_SHOWN} more lines"
+        message = f"{symbol} is not in the symbol set, will be dropped here"
+        message += f" and at{places[1:]}" if others else ""
+        message += ": spell it out where it is heard"
+        problems.append(Problem(first.source, first.audio, message, "warning"))
     return problems
 
 

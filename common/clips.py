@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ import numpy as np
 import torch
 
 from common.audio import read_at_own_rate, resampled_length
-from common.config import AudioConfig
+from common.config import F0_METHODS, AudioConfig
 from common.filelists import Utterance
 from common.parallel import run_parallel
-from common.records import PreparationRecord
+from common.records import ClipRecord, PreparationRecord, pitch_settings
+
+logger = logging.getLogger(__name__)
 
 SILENT_PEAK = 1e-3  # -60 dB of full scale
 # Starting processes takes as long as reading this many clips.
@@ -60,13 +63,23 @@ def examine_clips(
         clip = None if record is None else record.find(utterance.audio)
         known = None if clip is None else _facts(clip.num_samples, clip.sampling_rate, config)
         pitch = utterance.pitch if need_pitch else None
+        if clip is not None and pitch is not None and _is_prepared(pitch, clip, config):
+            pitch = None
         examinations.append(
             _Examination(audio=utterance.audio, pitch=pitch, config=config, known=known)
         )
     unknown = sum(each.known is None for each in examinations)
-    workers = num_workers if unknown >= CLIPS_WORTH_PROCESSES else 1
+    workers = 1
+    if unknown >= CLIPS_WORTH_PROCESSES:
+        workers = num_workers
+        logger.info("reading %d clips to check them", unknown)
     results = dict(run_parallel(_examine, examinations, workers))
     return [results[index] for index in range(len(examinations))]
+
+
+def _is_prepared(pitch: Path, clip: ClipRecord, config: AudioConfig) -> bool:
+    settings = {pitch_settings(config, method) for method in F0_METHODS}
+    return clip.features.get("pitch") in settings and pitch.is_file()
 
 
 def _examine(examination: _Examination) -> ClipFacts:

@@ -1,15 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
 # Fetches LJSpeech-1.1 (2.6 GB; 24 hours of one voice, public domain) into data/LJSpeech-1.1.
-# Run again, it continues a broken download and does nothing twice. Settings from the environment:
-#     DATA_ROOT=/disk/data bash scripts/download_dataset.sh    # another folder
-#     KEEP_ARCHIVE=true                                        # keeps the .tar.bz2
+# Run again, it continues a broken download and does nothing twice. Another folder:
+#     DATA_ROOT=/disk/data bash scripts/download_dataset.sh
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 : "${DATA_ROOT:=data}"
-: "${KEEP_ARCHIVE:=false}"
 : "${LJSPEECH_URL:=https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2}"
 : "${LJSPEECH_SHA256:=be1a30453f28eb8dd26af4101ae40cbf2c50413b1bb21936cbcdc6fae3de8aa5}"
 
@@ -76,5 +74,4 @@ tar -xjf "$archive" -C "$unfinished" ||
   fail "unpacking failed; is bzip2 installed (apt-get install bzip2), and is the disk full?"
 mv "$unfinished/LJSpeech-1.1" "$corpus"
 rmdir "$unfinished"
-[[ "$KEEP_ARCHIVE" == true ]] || rm "$archive"
-echo "done: $corpus"
+echo "done: $corpus; $archive is needed no more"

@@ -106,7 +106,10 @@ EXPECTED = {
     15: "unknown speaker 7",
     16: "wrong columns: got 1",
 }
-WARNINGS = {17: "will be dropped: \u6f22", 18: "recorded at 44100 Hz, resampled to 22050 Hz"}
+WARNINGS = {
+    17: "\u6f22 is not in the symbol set, will be dropped here: spell",
+    18: "recorded at 44100 Hz, resampled to 22050 Hz",
+}
 
 
 def test_one_pass_lists_every_problem_with_file_and_line(bad_corpus, caplog):
@@ -257,6 +260,24 @@ def test_a_record_whose_last_line_was_cut_off_keeps_the_others(tmp_path):
     assert again.find(tmp_path / "b.wav") is None
     again.add(clip_record("c"))
     assert PreparationRecord(tmp_path).find(tmp_path / "c.wav") == clip_record("c")
+
+
+def test_a_symbol_dropped_from_many_lines_is_one_warning_with_their_places(tmp_path):
+    for i in range(30):
+        write_clip(tmp_path / f"{i}.wav")
+    lines = [f"{i}.wav|Just {chr(0x6F22) if i % 3 else 'a'} word." for i in range(30)]
+    filelist = write_corpus(tmp_path, lines)
+    (problem,) = check_utterances(read_filelist(filelist, tmp_path, 1), AUDIO, TEXT)
+    assert problem.severity == "warning"
+    assert problem.source == f"{filelist}:2"
+    assert f"here and at {filelist}:3, {filelist}:5" in problem.message
+    all_but_first = problem.message.count(str(filelist))
+    assert all_but_first == 19
+
+    write_corpus(tmp_path, [f"{i}.wav|Just \u6f22 word." for i in range(30)])
+    (problem,) = check_utterances(read_filelist(filelist, tmp_path, 1), AUDIO, TEXT)
+    assert problem.message.count(str(filelist)) == 20
+    assert "and 9 more lines" in problem.message
 
 
 def test_warnings_leave_nothing_out(tmp_path, caplog):
