@@ -85,10 +85,10 @@ class InferenceConfig:
     log_file: Path | None = flag(None, help="DLLogger file (default: nvlog_infer.json in --output)")
     cudnn_benchmark: bool = flag(False, help="let cuDNN search for the fastest algorithms")
 
-    hifigan: Path | None = flag(None, help="HiFi-GAN checkpoint")
-    waveglow: Path | None = flag(None, help="WaveGlow checkpoint")
-    waveglow_sigma_infer: float = flag(0.9, short="-s", help="spread of WaveGlow's samples")
-    denoising_strength: float = flag(0.0, short="-d", help="how much vocoder bias to take off")
+    hifigan: Path | None = flag(None, help="HiFi-GAN checkpoint; cannot be used yet")
+    waveglow: Path | None = flag(None, help="WaveGlow checkpoint; cannot be used yet")
+    waveglow_sigma_infer: float = flag(0.9, short="-s", help=ONLY_COMPATIBLE)
+    denoising_strength: float = flag(0.0, short="-d", help=ONLY_COMPATIBLE)
     sampling_rate: int | None = flag(
         None, short="-sr", help="must be the checkpoint's, which is the default"
     )
@@ -99,7 +99,7 @@ class InferenceConfig:
     torchscript: bool = flag(False, help=ONLY_COMPATIBLE)
     torch_tensorrt: bool = flag(False, help=ONLY_COMPATIBLE)
     checkpoint_format: str = flag("pyt", choices=("pyt", "ts"), help="ts cannot be read")
-    report_mel_loss: bool = flag(False, help="not available")
+    report_mel_loss: bool = flag(False, help="cannot be used")
     affinity: str | None = flag(None, help=ONLY_COMPATIBLE)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Flags are promises: their names, spellings, defaults, and that each is used."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from common.cli import FlagParser, flag, flag_name
+from common.config import AudioConfig, DataConfig, OptimizerConfig, RunConfig, TextConfig
+from fastpitch.arg_parser import FastPitchConfig, FastPitchLossConfig
+from inference import InferenceConfig
+from prepare_dataset import PreparationConfig
+from tests.conftest import DATA
+from train import Settings
+
+ROOT = Path(__file__).parent.parent
+PUBLIC = json.loads((DATA / "cli_flags.json").read_text())
+COMMANDS = {
+    "train": [*get_type_hints(Settings).values()],
+    "inference": [InferenceConfig, TextConfig],
+    "prepare_dataset": [PreparationConfig, AudioConfig, TextConfig],
+    "fastpitch_model": [*get_type_hints(Settings).values()],
+}
+# Public default -> ours, where a better one is known: the folder, the package's dictionary, the
+# statistics of the data, the cleaners and sizes of the checkpoint.
+OTHER_DEFAULTS = {
+    "train": {"dataset_path", "heteronyms_path", "cmudict_path", "pitch_mean", "pitch_std"},
+    "inference": {
+        "affinity",
+        "cmudict_path",
+        "dataset_path",
+        "heteronyms_path",
+        "hop_length",
+        "input",
+        "output",
+        "sampling_rate",
+        "text_cleaners",
+        "win_length",
+    },
+    "prepare_dataset": {"dataset_path", "log_file"},
+    "fastpitch_model": set(),
+}
+
+
+def fields_of(command):
+    return {f.name: f for config in COMMANDS[command] for f in dataclasses.fields(config)}
+
+
+def public_flags():
+    for command in COMMANDS:
+        for public in PUBLIC[command]:
+            yield pytest.param(command, public, id=f"{command}{public['flags'][-1]}")
+
+
+@pytest.mark.parametrize(("command", "public"), [*public_flags()])
+def test_every_flag_of_the_public_recipe_is_accepted(command, public):
+    long_name = public["flags"][-1].lstrip("-").replace("-", "_")
+    field = fields_of(command)[long_name]
+    if len(public["flags"]) == 2:
+        assert field.metadata["short"] == public["flags"][0]
+    if long_name in OTHER_DEFAULTS[command]:
+        return
+    if public.get("required") == "True":
+        assert field.default is dataclasses.MISSING
+    elif "os.getenv" not in public.get("default", ""):
+        default = ast.literal_eval(
+            public.get("default", "False").replace(
+                "list(range(100, 1000, 100))", str(list(range(100, 1000, 100)))
+            )
+        )
+        own = list(field.default) if isinstance(field.default, tuple) else field.default
+        assert own == default
+
+
+def train_parser():
+    return FlagParser("test", *COMMANDS["train"])
+
+
+REQUIRED = [
+    "--output",
+    "o",
+    "--epochs",
+    "1",
+    "--learning-rate",
+    "0.1",
+    "--batch-size",
+    "2",
+    "--training-files",
+    "a",
+    "--validation-files",
+    "b",
+]
+
+
+def test_dashes_and_underscores_are_the_same():
+    dashes = train_parser().parse([*REQUIRED, "--kl-loss-weight", "0.5", "--p-arpabet=1"])
+    underscores = train_parser().parse([*REQUIRED, "--kl_loss_weight", "0.5", "--p_arpabet=1"])
+    assert dashes == underscores
+    assert dashes["kl_loss_weight"] == 0.5
+
+
+def test_underscores_in_values_stay():
+    given = train_parser().parse([*REQUIRED, "--dataset-path=my_data", "--log-file", "my_log"])
+    assert given["dataset_path"] == Path("my_data") and given["log_file"] == Path("my_log")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--no-such-flag"], ["--epoch", "3"], ["--batch-size", "many"], ["--optimizer", "sgd"]],
+)
+def test_unknown_and_malformed_flags_end_with_code_2(wrong, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        train_parser().parse([*REQUIRED, *wrong])
+    assert exit_info.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+def test_parse_returns_only_what_was_typed():
+    assert train_parser().parse([*REQUIRED, "--amp"]) == {
+        "output": Path("o"),
+        "epochs": 1,
+        "learning_rate": 0.1,
+        "batch_size": 2,
+        "training_files": (Path("a"),),
+        "validation_files": (Path("b"),),
+        "amp": True,
+    }
+
+
+def test_the_command_line_outranks_a_checkpoint_and_a_checkpoint_the_default():
+    parser = train_parser()
+    checkpoint = {"symbol_set": "english_expanded", "p_arpabet": 0.5}
+    text = parser.build(TextConfig, checkpoint, parser.parse([*REQUIRED, "--p-arpabet", "1"]))
+    assert (text.symbol_set, text.p_arpabet) == ("english_expanded", 1.0)
+    assert text.text_cleaners == TextConfig().text_cleaners
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--p-arpabet 1.5", "--p-arpabet must lie in [0, 1], got 1.5"),
+        ("--batch-size 0", "--batch-size must be positive, got 0"),
+        ("--mel-fmax 12000", "--mel-fmax must not exceed half the sampling rate, 11025 Hz"),
+        ("--win-length 2048", "--win-length must not exceed --filter-length 1024, got 2048"),
+        ("--pitch-mean 200", "--pitch-mean and --pitch-std go together"),
+        ("--resume --init-from-checkpoint x", "--resume and --init-from-checkpoint exclude"),
+        ("--dur-predictor-kernel-size 4", "--dur-predictor-kernel-size must be odd"),
+        ("--in-fft-output-size 100", "must be equal, got 384, 100 and 384"),
+        ("--ema-decay 1", "--ema-decay must lie in [0, 1), got 1.0"),
+    ],
+)
+def test_contradictions_end_with_code_2_and_a_sentence(flags, sentence, capsys):
+    parser = train_parser()
+    given = parser.parse([*REQUIRED, *flags.split()])
+    with pytest.raises(SystemExit) as exit_info:
+        for config in COMMANDS["train"]:
+            parser.build(config, given)
+    assert exit_info.value.code == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_flag_of_two_configs_reaches_both():
+    parser = train_parser()
+    given = parser.parse([*REQUIRED, "--n-mel-channels", "40", "--n-speakers", "3"])
+    assert parser.build(AudioConfig, given).n_mel_channels == 40
+    assert parser.build(FastPitchConfig, given).n_mel_channels == 40
+    assert parser.build(DataConfig, given).n_speakers == 3
+
+
+def test_a_field_of_unknown_type_is_no_flag():
+    @dataclasses.dataclass(frozen=True)
+    class Wrong:
+        """Wrong: nobody can type a dict."""
+
+        table: dict | None = flag(None, help="a table")
+
+    with pytest.raises(AssertionError, match="no flag for"):
+        FlagParser("test", Wrong)
+
+
+CONFIGS = [
+    AudioConfig,
+    TextConfig,
+    DataConfig,
+    OptimizerConfig,
+    RunConfig,
+    FastPitchConfig,
+    FastPitchLossConfig,
+    InferenceConfig,
+    PreparationConfig,
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
+def test_every_flag_is_used_or_says_that_it_is_not(config):
+    code = "\n".join(path.read_text() for path in ROOT.glob("*.py"))
+    code += "\n".join(
+        p.read_text() for d in ("common", "fastpitch") for p in (ROOT / d).rglob("*.py")
+    )
+    for field in dataclasses.fields(config):
+        idle = "has no effect" in field.metadata["help"] or "cannot" in field.metadata["help"]
+        by_attribute = f".{field.name}" in code
+        by_pattern = "predictor" in field.name  # read by name from the config, see _predictor
+        assert idle or by_attribute or by_pattern, flag_name(field.name)
