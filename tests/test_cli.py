@@ -83,18 +83,8 @@ def train_parser():
 
 
 REQUIRED = [
-    "--output",
-    "o",
-    "--epochs",
-    "1",
-    "--learning-rate",
-    "0.1",
-    "--batch-size",
-    "2",
-    "--training-files",
-    "a",
-    "--validation-files",
-    "b",
+    *("--output", "o", "--epochs", "1", "--learning-rate", "0.1", "--batch-size", "2"),
+    *("--training-files", "a", "--validation-files", "b"),
 ]
 
 
