@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""LAMB against the public recipe's numbers and against its formula; the learning rate."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from common.config import OptimizerConfig
+from common.optim import Lamb, make_optimizer, set_learning_rate, warmup_then_inverse_root
+from tests.conftest import golden
+
+
+def optimize(params, grads, **settings):
+    """The parameters after a step with each of the gradients."""
+    params = [nn.Parameter(param.clone()) for param in params]
+    optimizer = Lamb(params, **settings)
+    for step_grads in grads:
+        for param, grad in zip(params, step_grads, strict=True):
+            param.grad = grad.clone()
+        optimizer.step()
+    return [param.detach() for param in params]
+
+
+def lamb_by_formula(params, grads, lr, betas, eps, weight_decay, max_grad_norm=1.0):
+    """You 2020, algorithm 2, one number after the other, in double precision."""
+    params = [param.double() for param in params]
+    means = [torch.zeros_like(param) for param in params]
+    squares = [torch.zeros_like(param) for param in params]
+    for step, step_grads in enumerate(grads, start=1):
+        norm = sum(float((grad.double() ** 2).sum()) for grad in step_grads) ** 0.5
+        for i, grad in enumerate(step_grads):
+            grad = grad.double() * min(1.0, max_grad_norm / norm)
+            means[i] = betas[0] * means[i] + (1 - betas[0]) * grad
+            squares[i] = betas[1] * squares[i] + (1 - betas[1]) * grad**2
+            mean = means[i] / (1 - betas[0] ** step)
+            square = squares[i] / (1 - betas[1] ** step)
+            update = mean / (square**0.5 + eps) + weight_decay * params[i]
+            ratio = float(params[i].norm() / update.norm()) if weight_decay else 1.0
+            params[i] = params[i] - lr * ratio * update
+    return params
+
+
+@pytest.mark.parametrize("case", ["after", "after_no_decay"])
+def test_lamb_steps_as_the_public_recipe_does(case):
+    fixture = golden("lamb")
+    decay = fixture["weight_decay"] if case == "after" else 0.0
+    stepped = optimize(
+        fixture["params"],
+        fixture["grads"],
+        lr=fixture["lr"],
+        betas=fixture["betas"],
+        eps=fixture["eps"],
+        weight_decay=decay,
+    )
+    for ours, theirs in zip(stepped, fixture[case], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+@pytest.mark.parametrize("grad_scale", [0.01, 10.0], ids=["unclipped", "clipped"])
+def test_lamb_follows_its_formula(weight_decay, grad_scale):
+    params = [torch.randn(4, 3), torch.randn(5)]
+    grads = [[torch.randn_like(param) * grad_scale for param in params] for _ in range(7)]
+    settings = {"lr": 0.02, "betas": (0.9, 0.98), "eps": 1e-9, "weight_decay": weight_decay}
+    stepped = optimize(params, grads, **settings)
+    expected = lamb_by_formula(params, grads, **settings)
+    for ours, formula in zip(stepped, expected, strict=True):
+        torch.testing.assert_close(ours.double(), formula, rtol=1e-5, atol=1e-6)
+
+
+def test_lamb_moves_a_parameter_of_zeros():
+    (stepped,) = optimize([torch.zeros(3)], [[torch.ones(3)]], lr=0.1, weight_decay=0.01)
+    torch.testing.assert_close(stepped, torch.full((3,), -0.1), rtol=1e-4, atol=0)
+
+
+def test_lamb_stays_finite_without_any_gradient():
+    param = torch.randn(3)
+    (stepped,) = optimize([param], [[torch.zeros(3)]] * 2, lr=0.1, weight_decay=0.0)
+    assert torch.equal(stepped, param)
+
+
+def test_lamb_leaves_parameters_and_gradients_that_are_not_its_own_alone():
+    trained, unused = nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(3))
+    before = unused.detach().clone()
+    optimizer = Lamb([trained, unused], lr=0.1)
+    trained.grad = torch.full((3,), 100.0)
+    optimizer.step()
+    assert torch.equal(unused, before)
+    assert torch.equal(trained.grad, torch.full((3,), 100.0))
+
+
+def test_lamb_continues_from_its_state_as_if_it_had_never_stopped(tmp_path):
+    param = nn.Parameter(torch.randn(6))
+    grads = [torch.randn(6) for _ in range(4)]
+    optimizer = Lamb([param], lr=0.1)
+
+    def steps(optimizer, param, some_grads):
+        for grad in some_grads:
+            param.grad = grad.clone()
+            optimizer.step()
+        return param.detach().clone()
+
+    steps(optimizer, param, grads[:2])
+    torch.save([copy.deepcopy(param.data), optimizer.state_dict()], tmp_path / "state.pt")
+    uninterrupted = steps(optimizer, param, grads[2:])
+
+    weights, state = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed_param = nn.Parameter(weights)
+    resumed = Lamb([resumed_param], lr=0.7)
+    resumed.load_state_dict(state)
+    assert torch.equal(steps(resumed, resumed_param, grads[2:]), uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("lamb", Lamb), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
+)
+def test_the_update_rule_is_chosen_by_name(name, rule):
+    model = nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    config = OptimizerConfig(optimizer=name, learning_rate=0.3, weight_decay=0.01)
+    optimizer = make_optimizer(model.parameters(), config)
+    (group,) = optimizer.param_groups
+    assert type(optimizer) is rule
+    assert group["params"] == [model.weight], "what is frozen is not optimized"
+    assert (group["lr"], group["betas"], group["eps"]) == (0.3, (0.9, 0.98), 1e-9)
+    assert group["weight_decay"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (1, 0.1 / 1000**1.5),
+        (500, 0.1 * 500 / 1000**1.5),
+        (1000, 0.1 / 1000**0.5),
+        (4000, 0.1 / 4000**0.5),
+        (1_000_000, 0.0001),
+    ],
+)
+def test_the_learning_rate_rises_linearly_then_falls_with_the_root(step, expected):
+    assert warmup_then_inverse_root(step, 0.1, 1000) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_learning_rate_is_constant_without_warm_up():
+    assert {warmup_then_inverse_root(step, 0.1, 0) for step in (1, 10, 10_000)} == {0.1}
+
+
+def test_a_learning_rate_is_set_in_every_group():
+    layers = [nn.Linear(1, 1), nn.Linear(1, 1)]
+    optimizer = Lamb([{"params": layer.parameters()} for layer in layers])
+    set_learning_rate(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
