@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.files import atomic_path
+from common.files import atomic_path, load_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +41,12 @@ class CheckpointFolder:
     def latest(self) -> Path | None:
         """The checkpoint of the last epoch; None where there is none."""
         pattern = re.compile(re.escape(self.prefix) + r"(\d+)\.pt")
-        found = (pattern.fullmatch(path.name) for path in self.folder.glob("*.pt"))
-        epochs = [int(match[1]) for match in found if match]
-        return self.path(max(epochs)) if epochs else None
+        found = {
+            int(match[1]): path
+            for path in self.folder.glob("*.pt")
+            if (match := pattern.fullmatch(path.name))
+        }
+        return found[max(found)] if found else None
 
     def save(self, epoch: int, state: Mapping[str, Any]) -> None:
         """Writes a checkpoint, then removes old ones that this object wrote itself."""
@@ -69,13 +71,7 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dic
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path}: not a readable checkpoint, or damaged ({type(error).__name__}: {reason})"
-        ) from error
+    checkpoint = load_tensors(path, device)
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise ValueError(f"{path}: expected a checkpoint with named entries, got none")
     return checkpoint
@@ -85,8 +81,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path |
     """Puts weights into a model; every key and shape must fit. A `module.` prefix is taken off.
 
     Raises:
-        ValueError: what does not fit, with the name of the file
+        ValueError: what does not fit, with the name of the file; the model is as it was
     """
+    if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise ValueError(f"{source}: expected weights as named tensors")
     weights = {key.removeprefix("module."): value for key, value in weights.items()}
     expected = model.state_dict()
     misfits = [f"{key} is missing" for key in expected.keys() - weights.keys()]
