@@ -35,6 +35,7 @@ def plot_mel(
     durations: Tensor | None = None,
     labels: Sequence[str] | None = None,
     frames_per_second: float | None = None,
+    pitch_range: tuple[float, float] | None = None,
 ) -> Figure:
     """A mel spectrogram, if wanted with its pitch and the borders and names of its symbols.
 
@@ -44,6 +45,7 @@ def plot_mel(
         durations: (T_text) frames of each symbol
         labels: T_text names of the symbols
         frames_per_second: makes the time axis seconds instead of frames
+        pitch_range: lowest and highest Hz shown, for pictures that are compared
     """
     num_frames = mel.shape[1]
     figure = _figure(_mel_width(num_frames, labels), MEL_HEIGHT_INCHES)
@@ -63,7 +65,7 @@ def plot_mel(
         time_axes = _style(axes.twiny()) if labels is not None else axes
     _label_time(time_axes, num_frames, frames_per_second)
     if pitch is not None:
-        _draw_pitch(axes, pitch)
+        _draw_pitch(axes, pitch, pitch_range)
     return figure
 
 
@@ -160,11 +162,12 @@ def _stack_labels(middles_inches: np.ndarray, labels: Sequence[str]) -> list[str
     return stacked
 
 
-def _draw_pitch(axes: Axes, pitch: Tensor) -> None:
+def _draw_pitch(axes: Axes, pitch: Tensor, pitch_range: tuple[float, float] | None) -> None:
     pitch_axes = _style(axes.twinx())
     hertz = np.where(pitch.numpy() > 0, pitch.numpy(), np.nan)
     pitch_axes.plot(np.arange(len(hertz)) + 0.5, hertz, color=PITCH_COLOR, linewidth=1.8)
     pitch_axes.set_xlim(axes.get_xlim())
+    pitch_axes.set_ylim(pitch_range)
     pitch_axes.set_ylabel("pitch, Hz")
 
 

@@ -114,8 +114,10 @@ def svg_of(figure: Figure, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     used = set(re.findall(r"#([\w-]+)", svg))
     svg = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in used else "", svg)
-    min_width = round(figure.get_figwidth() * 72)
-    svg = svg.replace("<svg ", f'<svg role="img" style="min-width:{min_width}px" ', 1)
+    # Between three quarters and all of the natural size: legible, and seconds stay comparable.
+    width = figure.get_figwidth()
+    size = f"min-width:{72 * width:.0f}px;max-width:{96 * width:.0f}px"
+    svg = svg.replace("<svg ", f'<svg role="img" style="{size}" ', 1)
     return svg.replace(INK, "currentColor")
 
 
@@ -130,8 +132,10 @@ def _phrase(phrase: Phrase) -> str:
 
 
 def _sound(sound: Sound) -> str:
-    return f"""<figure><figcaption>{_text(sound.caption)}</figcaption>
-<audio controls preload="metadata" src="data:audio/wav;base64,{_base64(sound.wav)}"></audio>
+    caption = _text(sound.caption)
+    source = f"data:audio/wav;base64,{_base64(sound.wav)}"
+    return f"""<figure><figcaption>{caption}</figcaption>
+<audio controls aria-label="{caption}" src="{source}"></audio>
 {_picture(sound.picture)}</figure>"""
 
 

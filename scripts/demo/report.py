@@ -73,6 +73,12 @@ class Model:
     def frames_per_second(self) -> float:
         return self.audio.sampling_rate / self.audio.hop_length
 
+    @property
+    def pitch_range(self) -> tuple[float, float]:
+        """Hz that nearly all speech of this voice lies within."""
+        mean, std = float(self.generator.pitch_mean), float(self.generator.pitch_std)
+        return max(0.0, mean - 3 * std), mean + 4 * std
+
     def labels(self, ids: Sequence[int]) -> list[str]:
         """Names of symbols as a person would write them."""
         symbols = (self.text.symbols[i] for i in ids)
@@ -91,6 +97,7 @@ class Model:
             durations,
             self.labels(ids),
             self.frames_per_second,
+            self.pitch_range,
         )
         return svg_of(figure, name)
 
@@ -129,6 +136,7 @@ def make_report(args: argparse.Namespace) -> Report:
         dataset_path=args.dataset_path,
         training_files=(args.training_files,),
         validation_files=(args.validation_files,),
+        load_pitch_from_disk=args.load_pitch_from_disk,
     )
     n_speakers = model.generator.config.n_speakers
     training = read_filelist(args.training_files, args.dataset_path, n_speakers)
@@ -141,7 +149,8 @@ def make_report(args: argparse.Namespace) -> Report:
         if name in by_name:
             recordings[name] = model.recording(by_name[name], data)
         phrases.append(make_phrase(model, row, args.speech, recordings.get(name)))
-    aligned = next(iter(recordings.values()), None) or model.recording(held_out[0], data)
+    shown = recordings.values() or [model.recording(held_out[0], data)]
+    aligned = max(shown, key=lambda recording: recording.mel.shape[1])
     return Report(
         facts=[*corpus_facts(model, training, held_out), *model_facts(model, log)],
         timings=read_timings(args.timings),
@@ -171,6 +180,7 @@ def make_phrase(
             recording.durations,
             recording.labels,
             model.frames_per_second,
+            model.pitch_range,
         )
         recorded = Sound(
             caption="The recording",
@@ -287,6 +297,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--timings": "file with lines stage<TAB>seconds",
     }.items():
         parser.add_argument(flag, type=Path, required=True, help=meaning)
+    parser.add_argument(
+        "--load-pitch-from-disk", action="store_true", help="read pitch, do not estimate it"
+    )
     args = parser.parse_args(argv)
     try:
         page = render(make_report(args))

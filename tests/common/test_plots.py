@@ -54,6 +54,11 @@ def test_pitch_has_gaps_where_unvoiced(mel):
     assert figure.axes[-1].get_xlim() == (0, 120)
 
 
+def test_pitch_axis_can_be_fixed(mel):
+    figure = plot_mel(mel, pitch=torch.full((120,), 150.0), pitch_range=(50, 300))
+    assert figure.axes[-1].get_ylim() == (50, 300)
+
+
 def test_hard_path_runs_through_the_chosen_symbols():
     chosen = torch.tensor([0, 0, 1, 2, 2])
     hard = torch.nn.functional.one_hot(chosen, 3).float()
