@@ -56,9 +56,11 @@ class Processes:
 
     def sum(self, values: Tensor) -> Tensor:
         """Element-wise sum over all processes, on every process."""
-        if self.world_size > 1:
-            dist.all_reduce(values)
-        return values
+        if self.world_size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
 
     def close(self) -> None:
         """Says goodbye to the others."""

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.distributed import Processes
+from common.parallel import available_cores
 
 
 class EpochBatches(Sampler):
@@ -63,7 +63,7 @@ def make_loader(
     pin_memory: bool,
 ) -> DataLoader:
     """A loader of batches; workers start once, at most one for each core."""
-    num_workers = min(num_workers, len(os.sched_getaffinity(0)), len(batches))
+    num_workers = min(num_workers, available_cores(), len(batches))
     return DataLoader(
         dataset,
         batch_sampler=batches,

@@ -41,7 +41,7 @@ class JsonLines:
             "step": step,
             "data": data,
         }
-        self._file.write(f"DLLL {json.dumps(event, default=str)}\n")
+        self._file.write(f"DLLL {json.dumps(event)}\n")
 
     def flush(self) -> None:
         """Makes the lines visible to readers."""
@@ -112,14 +112,16 @@ class FileLogger:
 
     def parameters(self, settings: Mapping[str, Any]) -> None:
         """Records every setting of the run."""
-        self._json.log("PARAMETER", dict(settings))
+        # DLLogger knows JSON's own types only; paths become strings
+        self._json.log("PARAMETER", json.loads(json.dumps(dict(settings), default=str)))
         self._json.flush()
 
     def log(self, scope: str, step: Step, metrics: Mapping[str, float]) -> None:
         """Records numbers under `<scope>_<name>`."""
         self._json.log(step, {f"{scope}_{name}": value for name, value in metrics.items()})
-        for name, value in metrics.items():
-            self._tensorboard.add_scalar(f"{scope}/{name}", value, _tensorboard_step(step))
+        if step:  # numbers of a whole run have no place on a curve
+            for name, value in metrics.items():
+                self._tensorboard.add_scalar(f"{scope}/{name}", value, _tensorboard_step(step))
         if len(step) < 3:
             self._json.flush()
             logger.info("%s", _console_line(scope, step, metrics))
@@ -146,10 +148,10 @@ def configure_console() -> None:
 
 
 def _tensorboard_step(step: Step) -> int:
-    if len(step) == 3:
-        epoch, iteration, iterations = step
-        return (epoch - 1) * iterations + iteration
-    return step[0] if step else 0
+    if len(step) == 1:
+        return step[0]
+    epoch, iteration, iterations = step
+    return (epoch - 1) * iterations + iteration
 
 
 def _console_line(scope: str, step: Step, metrics: Mapping[str, float]) -> str:

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One process talks to nobody; two, started as torchrun does, add up and average."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from common.distributed import Processes
+
+ROOT = Path(__file__).parent.parent.parent
+
+TWO_PROCESSES = """
+import torch
+from torch import nn
+from common.distributed import Processes
+from common.metrics import WeightedMeans
+
+torch.set_num_threads(1)
+processes = Processes(cuda=False)
+rank = processes.rank
+assert processes.is_main == (rank == 0)
+
+own = torch.tensor([1.0, 10.0]) * (rank + 1)
+assert processes.sum(own).tolist() == [3.0, 30.0]
+assert own.tolist() == [rank + 1, 10 * (rank + 1)], "the own share stays as it was"
+
+means = WeightedMeans(processes)
+means.add({"loss": torch.tensor(4.0 * rank)}, weight=1 + 2 * rank)
+assert means.read() == {"loss": 3.0}
+
+torch.manual_seed(rank)
+model = nn.Linear(2, 1)
+wrapped = processes.wrap(model)
+with processes.without_sync(wrapped):
+    wrapped(torch.full((1, 2), 1.0 + rank)).sum().backward()
+assert model.weight.grad.tolist() == [[1.0 + rank, 1.0 + rank]]
+wrapped(torch.full((1, 2), 1.0 + rank)).sum().backward()
+assert model.weight.grad.tolist() == [[3.0, 3.0]], "the mean over both of their two gradients"
+weights = processes.sum(model.weight.detach())
+torch.testing.assert_close(weights, 2 * model.weight.detach())
+processes.close()
+"""
+
+
+def test_one_process_is_the_main_one_and_has_nobody_to_talk_to(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    processes = Processes(cuda=False)
+    assert processes.is_main
+    assert (processes.rank, processes.world_size, processes.device.type) == (0, 1, "cpu")
+    model = nn.Linear(2, 2)
+    assert processes.wrap(model) is model
+    assert processes.sum(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+    with processes.without_sync(model):
+        model(torch.ones(1, 2)).sum().backward()
+    assert model.weight.grad.tolist() == [[1, 1], [1, 1]]
+    processes.close()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"^--cuda needs a CUDA device and none was found"):
+        Processes(cuda=True)
+
+
+def test_two_processes_add_up_average_gradients_and_keep_their_own_in_between():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_PROCESSES],
+            cwd=ROOT,
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=60)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], "\n".join(errors)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Means and latencies against numpy's."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from common.distributed import Processes
+from common.metrics import Stopwatch, WeightedMeans, latency_summary
+
+
+@pytest.mark.parametrize("as_tensors", [False, True], ids=["number weights", "tensor weights"])
+def test_weighted_means_are_those_of_numpy(as_tensors):
+    values, weights = torch.randn(6, 2), [3, 1, 4, 1, 5, 9]
+    means = WeightedMeans(Processes(cuda=False))
+    for (loss, mel_loss), weight in zip(values, weights, strict=True):
+        means.add(
+            {"loss": loss, "mel_loss": mel_loss}, torch.tensor(weight) if as_tensors else weight
+        )
+    expected = np.average(values.double().numpy(), axis=0, weights=weights)
+    read = means.read()
+    assert list(read) == ["loss", "mel_loss"]
+    assert list(read.values()) == pytest.approx(expected, rel=1e-12)
+    assert all(type(value) is float for value in read.values())
+
+
+def test_reading_twice_gives_the_same_and_adding_goes_on():
+    means = WeightedMeans(Processes(cuda=False))
+    means.add({"loss": torch.tensor(1.0)}, 2)
+    assert means.read() == means.read() == {"loss": 1.0}
+    means.add({"loss": torch.tensor(4.0)}, 1)
+    assert means.read() == {"loss": 2.0}
+
+
+def test_means_keep_no_graph_and_leave_their_input_alone():
+    loss = torch.tensor(2.0, requires_grad=True) * 3
+    means = WeightedMeans(Processes(cuda=False))
+    means.add({"loss": loss}, 5)
+    means.add({"loss": loss}, 5)
+    assert means.read() == {"loss": 6.0}
+    assert loss == 6
+    assert loss.requires_grad
+
+
+def test_many_small_values_are_not_lost_beside_a_large_one():
+    means = WeightedMeans(Processes(cuda=False))
+    means.add({"loss": torch.tensor(2.0**25)})
+    for _ in range(100):
+        means.add({"loss": torch.tensor(1.0)})
+    assert means.read()["loss"] == pytest.approx((2**25 + 100) / 101, rel=1e-12)
+
+
+def test_nothing_added_gives_no_means():
+    assert WeightedMeans(Processes(cuda=False)).read() == {}
+
+
+def test_a_stopwatch_tells_the_seconds_since_it_was_made():
+    before = time.perf_counter()
+    watch = Stopwatch(torch.device("cpu"))
+    time.sleep(0.01)
+    first, second = watch.seconds, watch.seconds
+    assert 0.01 <= first <= second <= time.perf_counter() - before
+
+
+def test_latencies_are_summed_up_as_numpy_does():
+    seconds = np.random.default_rng(0).gamma(2.0, 0.1, 200)
+    assert latency_summary(list(seconds)) == pytest.approx(
+        {
+            "avg_latency": seconds.mean(),
+            "90%_latency": np.quantile(seconds, 0.9),
+            "95%_latency": np.quantile(seconds, 0.95),
+            "99%_latency": np.quantile(seconds, 0.99),
+        }
+    )
+
+
+def test_one_latency_is_its_own_summary():
+    assert set(latency_summary([0.25]).values()) == {0.25}
