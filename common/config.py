@@ -65,6 +65,11 @@ class TextConfig:
     )
     symbol_set: str = flag("english_basic", help="name of the symbol set")
     p_arpabet: float = flag(0.0, help="chance, per word, of phonemes in place of letters")
+    several_pronunciations: str = flag(
+        "letters",
+        choices=("letters", "first"),
+        help="words with several pronunciations: leave letters, or take the dictionary's first",
+    )
     heteronyms_path: Path = flag(
         DEFAULT_HETERONYMS, help="words with several readings, never turned into phonemes"
     )

