@@ -43,6 +43,9 @@ class SymbolSequence:
     pitch: Tensor | None = None  # (T_text) standardised Hz, in place of the predicted
 
 
+Numbered = tuple[int, SymbolSequence]  # a piece, and of which phrase
+
+
 class Synthesizer:
     """Speaks batches of texts.
 
@@ -76,12 +79,10 @@ class Synthesizer:
     @torch.no_grad()
     def generate(self, phrases: Sequence[SymbolSequence], controls: Controls) -> list[Tensor]:
         """Mels of several texts, each (n_mels, T_mel). Long texts are spoken in pieces."""
-        pieces = [(n, piece) for n, u in enumerate(phrases) for piece in self._pieces(u)]
         mels: list[list[Tensor]] = [[] for _ in phrases]
-        for start in range(0, len(pieces), max(1, len(phrases))):
-            chunk = pieces[start : start + len(phrases)]
-            spoken = self._infer([piece for _, piece in chunk], controls)
-            for (n, _), mel, mel_len in zip(chunk, spoken.mel, spoken.mel_lens, strict=True):
+        for batch in self._batches(phrases):
+            spoken = self._infer([piece for _, piece in batch], controls)
+            for (n, _), mel, mel_len in zip(batch, spoken.mel, spoken.mel_lens, strict=True):
                 mels[n].append(mel[:, :mel_len].float())
         return [torch.cat(parts, dim=1) for parts in mels]
 
@@ -108,6 +109,14 @@ class Synthesizer:
                 speaker=torch.tensor([piece.speaker for piece in pieces], device=device),
                 isolate_padding=True,
             )
+
+    def _batches(self, phrases: Sequence[SymbolSequence]) -> Iterator[list[Numbered]]:
+        """At most as many pieces at a time as there are phrases, in the order of each phrase."""
+        pieces = [(n, piece) for n, phrase in enumerate(phrases) for piece in self._pieces(phrase)]
+        for with_pitch in (False, True):  # `infer` takes a pitch for all of a batch or for none
+            alike = [(n, piece) for n, piece in pieces if (piece.pitch is not None) == with_pitch]
+            for start in range(0, len(alike), max(1, len(phrases))):
+                yield alike[start : start + len(phrases)]
 
     def _pieces(self, phrase: SymbolSequence) -> Iterator[SymbolSequence]:
         """The phrase, divided after a sentence or else a word where it is too long."""
