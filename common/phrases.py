@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import logging
 import sys
@@ -43,7 +42,8 @@ def read_phrases(path: str, folder: Path, speaker: int) -> list[Phrase]:
         ValueError: what is wrong with it, with all lines concerned
     """
     name = "standard input" if path == STANDARD_INPUT else path
-    lines = _read_text(path).splitlines()
+    # Only line ends end a line; str.splitlines would divide at form feeds and the like, too.
+    lines = io.StringIO(_read_text(path, name), newline=None).read().split("\n")
     reader = _read_table if path.endswith(".tsv") else _read_lines
     phrases = list(reader(lines, name, folder, speaker))
     if not phrases:
@@ -70,16 +70,25 @@ def check_outputs(phrases: Sequence[Phrase]) -> None:
         for phrase in phrases
         if counts[phrase.output] > 1
     ]
+    problems += [
+        f"{phrase.source}: output {phrase.output} lies in a folder named as another output"
+        for phrase in phrases
+        if any(folder in counts for folder in phrase.output.parents)
+    ]
+    _refuse(problems)
+
+
+def _refuse(problems: Sequence[str]) -> None:
     if problems:
         raise ValueError("\n".join(problems))
 
 
-def _read_text(path: str) -> str:
+def _read_text(path: str, name: str) -> str:
     raw = sys.stdin.buffer.read() if path == STANDARD_INPUT else _read_file(Path(path))
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8 text: {error}") from error
+        raise ValueError(f"{name}: expected UTF-8 text: {error}") from error
 
 
 def _read_file(path: Path) -> bytes:
@@ -100,38 +109,47 @@ def _read_lines(lines: Sequence[str], name: str, folder: Path, speaker: int) -> 
 
 
 def _read_table(lines: Sequence[str], name: str, folder: Path, speaker: int) -> Iterator[Phrase]:
-    header, *rows = csv.reader(
-        io.StringIO("\n".join(lines)), delimiter="\t", quoting=csv.QUOTE_NONE
-    )
-    if "text" not in header:
-        raise ValueError(f"{name}:1: expected a header with a column text, got: {' '.join(header)}")
-    unknown = [column for column in header if column not in COLUMNS]
-    if unknown:
-        logger.warning("%s:1: columns not used: %s", name, ", ".join(unknown))
-    filled = [(number, row) for number, row in enumerate(rows, start=2) if any(row)]
+    header, *rows = [line.split("\t") for line in lines]
+    _check_header(header, name)
+    filled = [(number, row) for number, row in enumerate(rows, start=2) if any(map(str.strip, row))]
     problems = [
         f"{name}:{number}: expected {len(header)} columns as in the header, got {len(row)}"
         for number, row in filled
         if len(row) != len(header)
     ]
-    if problems:
-        raise ValueError("\n".join(problems))
-    for index, (number, row) in enumerate(filled):
-        cells = {column: cell for column, cell in zip(header, row, strict=True) if cell}
-        yield _phrase(cells, index, f"{name}:{number}", folder, speaker)
+    _refuse(problems)
+    table = [
+        (
+            f"{name}:{number}",
+            {column: cell for column, cell in zip(header, row, strict=True) if cell},
+        )
+        for number, row in filled
+    ]
+    problems = [
+        f"{source}: expected a speaker's number, got {cells['speaker']}"
+        for source, cells in table
+        if not cells.get("speaker", "0").isdecimal()
+    ]
+    _refuse(problems)
+    for index, (source, cells) in enumerate(table):
+        yield Phrase(
+            text=cells.get("text", ""),
+            output=_as_wav(cells["output"]) if "output" in cells else _default_output(index),
+            speaker=int(cells.get("speaker", speaker)),
+            pitch=folder / cells["pitch"] if "pitch" in cells else None,
+            source=source,
+        )
 
 
-def _phrase(cells: dict[str, str], index: int, source: str, folder: Path, speaker: int) -> Phrase:
-    who = cells.get("speaker", str(speaker))
-    if not who.isdecimal():
-        raise ValueError(f"{source}: expected a speaker's number, got {who}")
-    return Phrase(
-        text=cells.get("text", ""),
-        output=_as_wav(cells["output"]) if "output" in cells else _default_output(index),
-        speaker=int(who),
-        pitch=folder / cells["pitch"] if "pitch" in cells else None,
-        source=source,
-    )
+def _check_header(header: Sequence[str], name: str) -> None:
+    if "text" not in header:
+        raise ValueError(f"{name}:1: expected a header with a column text, got: {' '.join(header)}")
+    twice = sorted({column for column in header if header.count(column) > 1})
+    if twice:
+        raise ValueError(f"{name}:1: the header names {', '.join(twice)} more than once")
+    unknown = [column for column in header if column not in COLUMNS]
+    if unknown:
+        logger.warning("%s:1: columns not used: %s", name, ", ".join(unknown))
 
 
 def _default_output(index: int) -> Path:
