@@ -79,7 +79,7 @@ class Trainer:
         train_loader: its batch sampler has an `epoch`
         validation_loader: of the same kind of batches
         processes: that train together
-        logger: where to report to
+        report: where to report to
     """
 
     def __init__(
@@ -106,7 +106,8 @@ class Trainer:
         """Continues from the checkpoint that `--resume` or `--checkpoint-path` leads to, if any.
 
         Raises:
-            ValueError: the checkpoint does not fit
+            FileNotFoundError: `--checkpoint-path` leads nowhere
+            ValueError: the checkpoint does not fit, or holds weights alone
         """
         path = self.run.checkpoint_path
         if self.run.resume and path is None:
@@ -116,8 +117,11 @@ class Trainer:
         if path is None:
             return
         checkpoint = load_checkpoint(path)
-        self.task.load_state_dict(checkpoint, path)
-        self.epoch, self.step = checkpoint["epoch"], checkpoint["iteration"]
+        try:
+            self.task.load_state_dict(checkpoint, path)
+            self.epoch, self.step = checkpoint["epoch"], checkpoint["iteration"]
+        except KeyError as error:
+            raise ValueError(f"{path}: cannot be continued: it has no {error.args[0]}") from error
         if "random_state" in checkpoint:
             _set_random_state(checkpoint["random_state"])
         else:

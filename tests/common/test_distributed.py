@@ -23,29 +23,35 @@ from torch import nn
 from common.distributed import Processes
 from common.metrics import WeightedMeans
 
+
+def check(processes):
+    rank = processes.rank
+    assert processes.is_main == (rank == 0)
+
+    own = torch.tensor([1.0, 10.0]) * (rank + 1)
+    assert processes.sum(own).tolist() == [3.0, 30.0]
+    assert own.tolist() == [rank + 1, 10 * (rank + 1)], "the own share stays as it was"
+
+    means = WeightedMeans(processes)
+    means.add({"loss": torch.tensor(4.0 * rank)}, weight=1 + 2 * rank)
+    assert means.read() == {"loss": 3.0}
+
+    torch.manual_seed(rank)
+    model = nn.Linear(2, 1)
+    wrapped = processes.wrap(model)
+    inputs = torch.full((1, 2), 1.0 + rank)
+    with processes.without_sync(wrapped):
+        wrapped(inputs).sum().backward()
+    assert model.weight.grad.tolist() == [[1.0 + rank, 1.0 + rank]]
+    wrapped(inputs).sum().backward()
+    assert model.weight.grad.tolist() == [[3.0, 3.0]], "the mean of both, over both processes"
+    weight = model.weight.detach()
+    assert torch.equal(processes.sum(weight), 2 * weight), "both begin with the same weights"
+
+
 torch.set_num_threads(1)
 processes = Processes(cuda=False)
-rank = processes.rank
-assert processes.is_main == (rank == 0)
-
-own = torch.tensor([1.0, 10.0]) * (rank + 1)
-assert processes.sum(own).tolist() == [3.0, 30.0]
-assert own.tolist() == [rank + 1, 10 * (rank + 1)], "the own share stays as it was"
-
-means = WeightedMeans(processes)
-means.add({"loss": torch.tensor(4.0 * rank)}, weight=1 + 2 * rank)
-assert means.read() == {"loss": 3.0}
-
-torch.manual_seed(rank)
-model = nn.Linear(2, 1)
-wrapped = processes.wrap(model)
-with processes.without_sync(wrapped):
-    wrapped(torch.full((1, 2), 1.0 + rank)).sum().backward()
-assert model.weight.grad.tolist() == [[1.0 + rank, 1.0 + rank]]
-wrapped(torch.full((1, 2), 1.0 + rank)).sum().backward()
-assert model.weight.grad.tolist() == [[3.0, 3.0]], "the mean over both of their two gradients"
-weights = processes.sum(model.weight.detach())
-torch.testing.assert_close(weights, 2 * model.weight.detach())
+check(processes)
 processes.close()
 """
 

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The loop, with the smallest model that learns: when it trains, validates, saves and resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from common.checkpoint import load_checkpoint, load_weights
+from common.config import RunConfig
+from common.distributed import Processes
+from common.loaders import EpochBatches, make_loader
+from common.trainer import Progress, Samples, Trainer
+
+NUM_TRAINING, NUM_VALIDATION = 12, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """A batch."""
+
+    values: Tensor  # (B)
+
+    def to(self, device: torch.device) -> Numbers:
+        return Numbers(values=self.values.to(device))
+
+
+class FixedNumbers(Dataset):
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        return self.values[key[1]]
+
+
+def collate(values: Sequence[Tensor]) -> Numbers:
+    return Numbers(values=torch.stack(values))
+
+
+class FindMean:
+    """Learns one weight, the mean of noisy numbers; the noise shows whether randomness resumes."""
+
+    name = "FindMean"
+
+    def __init__(self) -> None:
+        self.model = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.model.weight)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
+        self.seen: list[tuple[Progress, list[int]]] = []
+        self.interrupt_at: int | None = None
+
+    def train_step(self, micro_batches: Sequence[Numbers], progress: Progress) -> dict[str, Tensor]:
+        if progress.step == self.interrupt_at:
+            raise KeyboardInterrupt
+        self.seen.append((progress, [len(batch.values) for batch in micro_batches]))
+        values = torch.cat([batch.values for batch in micro_batches])
+        self.optimizer.zero_grad()
+        loss = self._loss(values + 0.1 * torch.randn_like(values))
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss, "lrate": torch.tensor(0.1)}
+
+    def eval_step(self, batch: Numbers) -> dict[str, tuple[dict[str, Tensor], Tensor]]:
+        with torch.no_grad():
+            loss = self._loss(batch.values)
+        weight = torch.tensor(len(batch.values))
+        return {"val": ({"loss": loss}, weight), "val_ema": ({"loss": loss + 1}, weight)}
+
+    def num_frames(self, batch: Numbers) -> Tensor:
+        return torch.tensor(100 * len(batch.values))
+
+    def samples(self, batch: Numbers) -> Samples:
+        return Samples(
+            figures={"mel": Figure()}, audio={"voice": batch.values}, sampling_rate=22050
+        )
+
+    def state_dict(self) -> dict:
+        return {
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping, source: Path) -> None:
+        load_weights(self.model, state["state_dict"], source)
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _loss(self, values: Tensor) -> Tensor:
+        return (self.model(torch.ones(len(values), 1))[:, 0] - values).square().mean()
+
+
+class Notes:
+    """A report that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, tuple[int, ...], dict[str, float]]] = []
+        self.shown: list[tuple[str, int]] = []
+
+    def parameters(self, settings) -> None: ...
+
+    def log(self, scope, step, metrics) -> None:
+        self.lines.append((scope, step, dict(metrics)))
+
+    def figure(self, name, figure, epoch) -> None:
+        self.shown.append((name, epoch))
+
+    def audio(self, name, audio, sampling_rate, epoch) -> None:
+        assert sampling_rate == 22050
+        self.shown.append((name, epoch))
+
+    def close(self) -> None: ...
+
+    def of(self, scope: str) -> dict[tuple[int, ...], dict[str, float]]:
+        return {step: metrics for name, step, metrics in self.lines if name == scope}
+
+
+NUMBERS = torch.linspace(1, 5, NUM_TRAINING + NUM_VALIDATION, dtype=torch.float32)
+
+
+def make_trainer(folder: Path, *, num_validation: int = NUM_VALIDATION, **settings) -> Trainer:
+    run = RunConfig(
+        **{"output": folder, "epochs": 3, "batch_size": 2, "epochs_per_checkpoint": 1} | settings
+    )
+    processes = Processes(cuda=False)
+
+    def loader(values: Tensor, seed: int | None):
+        batches = EpochBatches(len(values), run.batch_size, processes, seed)
+        return make_loader(FixedNumbers(values), batches, collate, 0, pin_memory=False)
+
+    return Trainer(
+        FindMean(),
+        run,
+        loader(NUMBERS[:NUM_TRAINING], run.seed),
+        loader(NUMBERS[NUM_TRAINING:][:num_validation], None),
+        processes,
+        Notes(),
+    )
+
+
+def fit(folder: Path, **settings) -> Trainer:
+    trainer = make_trainer(folder, **settings)
+    trainer.restore()
+    trainer.fit()
+    return trainer
+
+
+def checkpoints_in(folder: Path) -> list[int]:
+    return sorted(int(path.stem.rpartition("_")[2]) for path in folder.glob("*.pt"))
+
+
+def test_training_finds_the_mean(tmp_path):
+    trainer = fit(tmp_path, epochs=20, epochs_per_checkpoint=20)
+    losses = [metrics["loss"] for metrics in trainer.report.of("train_avg").values()]
+    assert float(trainer.task.model.weight.detach()) == pytest.approx(
+        float(NUMBERS[:NUM_TRAINING].mean()), abs=0.5
+    )
+    assert losses[-1] < losses[0] / 2
+
+
+def test_steps_are_groups_of_micro_batches_counted_through_the_epochs(tmp_path):
+    trainer = fit(tmp_path, grad_accumulation=4)
+    assert trainer.task.seen == [
+        (Progress(epoch=epoch, step=epoch), [2, 2, 2, 2]) for epoch in (1, 2, 3)
+    ], "six micro-batches make one group of four; the rest waits for the next epoch's order"
+    assert list(trainer.report.of("train")) == [(1, 1, 1), (2, 1, 1), (3, 1, 1)]
+
+
+def test_every_step_logs_its_metrics_and_throughput(tmp_path):
+    trainer = fit(tmp_path, epochs=2)
+    steps = trainer.report.of("train")
+    assert list(steps) == [(epoch, i, 6) for epoch in (1, 2) for i in range(1, 7)]
+    for metrics in steps.values():
+        assert set(metrics) == {"loss", "lrate", "frames/s", "took"}
+        assert metrics["lrate"] == pytest.approx(0.1)
+        assert metrics["frames/s"] * metrics["took"] == pytest.approx(200, rel=0.5)
+
+
+def test_an_epoch_logs_the_means_of_its_steps_and_the_run_those_of_its_last_epochs(tmp_path):
+    trainer = fit(tmp_path, epochs=4, benchmark_epochs_num=2)
+    steps, averages = trainer.report.of("train"), trainer.report.of("train_avg")
+    assert list(averages) == [(1,), (2,), (3,), (4,), ()]
+    for epoch in range(1, 5):
+        losses = [metrics["loss"] for step, metrics in steps.items() if step[0] == epoch]
+        assert averages[(epoch,)]["loss"] == pytest.approx(sum(losses) / 6)
+        took = [metrics["took"] for step, metrics in steps.items() if step[0] == epoch]
+        assert averages[(epoch,)]["took"] >= sum(took) * 0.99
+    last_two = (averages[(3,)]["loss"] + averages[(4,)]["loss"]) / 2
+    assert averages[()]["loss"] == pytest.approx(last_two)
+
+
+def test_validation_weighs_every_clip_the_same_whatever_the_batches(tmp_path):
+    losses = []
+    for batch_size in (1, 2, 3):
+        trainer = fit(tmp_path / str(batch_size), epochs=0, batch_size=batch_size)
+        values = NUMBERS[NUM_TRAINING:]
+        assert trainer.report.of("val")[(0,)]["loss"] == pytest.approx(
+            float(values.square().mean())
+        )
+        losses.append(trainer.report.of("val_ema")[(0,)]["loss"])
+    assert losses == pytest.approx([losses[0]] * 3)
+
+
+def test_validation_comes_at_its_frequency_and_after_the_last_epoch(tmp_path):
+    trainer = fit(tmp_path, epochs=5, validation_freq=2)
+    assert list(trainer.report.of("val")) == [(2,), (4,), (5,)]
+    assert list(trainer.report.of("val_ema")) == [(2,), (4,), (5,)]
+    assert set(trainer.report.of("val")[(5,)]) == {"loss", "frames/s", "took"}
+
+
+def test_pictures_and_audio_come_at_their_frequency_and_after_the_last_epoch(tmp_path):
+    trainer = fit(tmp_path, epochs=5, samples_freq=2)
+    assert trainer.report.shown == [(name, n) for n in (2, 4, 5) for name in ("mel", "voice")]
+
+
+def test_checkpoints_are_saved_at_their_epochs_and_at_the_last(tmp_path):
+    fit(tmp_path, epochs=7, epochs_per_checkpoint=2, keep_milestones=(2,))
+    assert checkpoints_in(tmp_path) == [2, 6, 7]
+    checkpoint = load_checkpoint(tmp_path / "FindMean_checkpoint_6.pt")
+    assert (checkpoint["epoch"], checkpoint["iteration"]) == (6, 36)
+
+
+def test_no_epochs_only_validate(tmp_path):
+    trainer = fit(tmp_path, epochs=0)
+    assert [scope for scope, _, _ in trainer.report.lines] == ["val", "val_ema"]
+    assert trainer.task.seen == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_epochs_from_a_checkpoint_validate_its_weights_under_its_epoch(tmp_path):
+    trained = fit(tmp_path, epochs=2)
+    path = tmp_path / "FindMean_checkpoint_2.pt"
+    validated = fit(tmp_path / "other", epochs=0, checkpoint_path=path)
+    ours, theirs = validated.report.of("val"), trained.report.of("val")
+    assert ours[(2,)]["loss"] == theirs[(2,)]["loss"]
+
+
+def test_two_epochs_and_two_more_are_four(tmp_path):
+    torch.manual_seed(5)
+    whole = fit(tmp_path / "whole", epochs=4)
+    torch.manual_seed(5)
+    fit(tmp_path / "parts", epochs=2)
+    torch.manual_seed(99)
+    resumed = fit(tmp_path / "parts", epochs=4, resume=True)
+    assert (resumed.step, list(resumed.report.of("train_avg"))) == (24, [(3,), (4,), ()])
+    assert resumed.task.seen == whole.task.seen[12:]
+    assert torch.equal(resumed.task.model.weight, whole.task.model.weight)
+    for step, metrics in resumed.report.of("train").items():
+        assert metrics["loss"] == whole.report.of("train")[step]["loss"]
+
+
+def test_resuming_a_training_that_is_done_changes_nothing(tmp_path, caplog):
+    caplog.set_level("INFO")
+    fit(tmp_path, epochs=2)
+    before = (tmp_path / "FindMean_checkpoint_2.pt").read_bytes()
+    trainer = fit(tmp_path, epochs=2, resume=True)
+    assert "Nothing to do: 2 of 2 epochs are done" in caplog.text
+    assert trainer.report.lines == []
+    assert (tmp_path / "FindMean_checkpoint_2.pt").read_bytes() == before
+
+
+def test_resuming_without_a_checkpoint_says_so_and_starts_anew(tmp_path, caplog):
+    caplog.set_level("INFO")
+    trainer = fit(tmp_path, epochs=1, resume=True)
+    assert f"No checkpoint in {tmp_path} to resume from: starting anew" in caplog.text
+    assert trainer.step == 6
+
+
+def test_a_checkpoint_without_random_states_is_taken_with_a_warning(tmp_path, caplog):
+    fit(tmp_path, epochs=1)
+    path = tmp_path / "FindMean_checkpoint_1.pt"
+    checkpoint = load_checkpoint(path)
+    del checkpoint["random_state"]
+    torch.save(checkpoint, path)
+    trainer = fit(tmp_path, epochs=2, resume=True)
+    assert f"{path} holds no random states: the run will not repeat exactly" in caplog.text
+    assert trainer.step == 12
+
+
+@pytest.mark.parametrize("missing", ["epoch", "iteration", "optimizer"])
+def test_a_checkpoint_that_cannot_be_continued_is_refused(tmp_path, missing):
+    fit(tmp_path, epochs=1)
+    path = tmp_path / "FindMean_checkpoint_1.pt"
+    checkpoint = load_checkpoint(path)
+    del checkpoint[missing]
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match=rf"{path}: cannot be continued: it has no {missing}"):
+        make_trainer(tmp_path, resume=True).restore()
+
+
+def test_an_interrupt_leaves_the_last_checkpoint_to_resume_from(tmp_path):
+    torch.manual_seed(5)
+    whole = fit(tmp_path / "whole", epochs=3)
+    torch.manual_seed(5)
+    trainer = make_trainer(tmp_path / "parts")
+    trainer.task.interrupt_at = 15
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == [
+        "FindMean_checkpoint_1.pt",
+        "FindMean_checkpoint_2.pt",
+    ]
+    resumed = fit(tmp_path / "parts", resume=True)
+    assert torch.equal(resumed.task.model.weight, whole.task.model.weight)
+
+
+def test_only_the_main_process_saves_and_shows(tmp_path):
+    trainer = make_trainer(tmp_path, epochs=1)
+    trainer.processes = Processes(cuda=False)  # the loaders keep theirs, and all batches
+    trainer.processes.rank = 1
+    trainer.fit()
+    assert list(tmp_path.iterdir()) == []
+    assert trainer.report.shown == []
