@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,17 @@ def load_generator(
         ValueError: it is no FastPitch checkpoint, or has no averaged weights
     """
     checkpoint = load_checkpoint(path)
-    generator = FastPitch(fastpitch_config(checkpoint, path))
+    config, setup = fastpitch_config(checkpoint, path), train_setup(checkpoint, path)
+    with _errors_naming(path):
+        generator = FastPitch(config)
+        generator.audio = from_setup(AudioConfig, setup, n_mel_channels=config.n_mel_channels)
+        generator.text = from_setup(TextConfig, setup)
     weights = checkpoint["state_dict"]
     if ema:
         weights = checkpoint.get("ema_state_dict")
         if not weights:
             raise ValueError(f"{path}: holds no averaged weights: leave --ema out")
     load_weights(generator, weights, path)
-    setup = train_setup(checkpoint, path)
-    generator.audio = from_setup(AudioConfig, setup, n_mel_channels=generator.config.n_mel_channels)
-    generator.text = from_setup(TextConfig, setup)
     return generator.to(device).eval()
 
 
@@ -65,21 +67,35 @@ def fastpitch_config(checkpoint: Mapping[str, Any], source: Path | str) -> FastP
         raise ValueError(
             f"{source}: not a FastPitch checkpoint: it has no {' and no '.join(sorted(missing))}"
         )
-    known = {field.name for field in dataclasses.fields(FastPitchConfig)}
-    unknown = checkpoint["config"].keys() - known
+    values = checkpoint["config"]
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{source}: not a FastPitch checkpoint: its config has no named values")
+    unknown = values.keys() - {field.name for field in dataclasses.fields(FastPitchConfig)}
     if unknown:
         raise ValueError(
-            f"{source}: not a FastPitch checkpoint: its config has {', '.join(sorted(unknown))}"
+            f"{source}: not a FastPitch checkpoint: its config has "
+            f"{', '.join(sorted(map(str, unknown)))}"
         )
-    return FastPitchConfig(**checkpoint["config"])
+    with _errors_naming(source):
+        return FastPitchConfig(**values)
 
 
 def train_setup(checkpoint: Mapping[str, Any], source: Path | str) -> dict[str, Any]:
     """The audio and text settings that a checkpoint was trained with, as configs hold them."""
-    if "train_setup" not in checkpoint:
+    setup = checkpoint.get("train_setup")
+    if not isinstance(setup, Mapping):
         logger.warning(
             "%s does not say its audio and text settings: assuming those of the public recipe",
             source,
         )
-    setup = checkpoint.get("train_setup", ASSUMED_SETUP)
+        setup = ASSUMED_SETUP
     return {name: tuple(v) if isinstance(v, list) else v for name, v in setup.items()}
+
+
+@contextmanager
+def _errors_naming(source: Path | str) -> Iterator[None]:
+    """Whatever sizes and settings in a checkpoint make impossible becomes a sentence."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{source}: its config or train_setup cannot be used: {error}") from error
