@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import librosa
 import numpy as np
 
 from common.config import F0_METHODS, AudioConfig
 from common.files import atomic_path
+from common.pyin import PyinSettings, pyin
 
-LOWEST_NOTE = "C2"  # 65.4 Hz
-HIGHEST_NOTE = "C7"  # 2093 Hz
+# Semitones from A4, 440 Hz.
+LOWEST_PITCH_HZ = 440 * 2 ** (-33 / 12)  # C2
+HIGHEST_PITCH_HZ = 440 * 2 ** (27 / 12)  # C7
 STATISTICS_FILE = "pitch_stats.json"
 
 
@@ -36,27 +36,15 @@ def estimate_pitch(audio: np.ndarray, config: AudioConfig, method: str = "pyin")
     return ESTIMATORS[method](audio, config)
 
 
-# From 1.0 on the library leaves out unlikely transitions unless told otherwise; pitch must not
-# depend on the library's version.
-EXACT_DECODING = (
-    {"transition_min_prob": None}
-    if "transition_min_prob" in inspect.signature(librosa.pyin).parameters
-    else {}
-)
-
-
 def _estimate_with_pyin(audio: np.ndarray, config: AudioConfig) -> np.ndarray:
-    pitch, _, _ = librosa.pyin(
-        audio,
-        fmin=librosa.note_to_hz(LOWEST_NOTE),
-        fmax=librosa.note_to_hz(HIGHEST_NOTE),
-        sr=config.sampling_rate,
+    settings = PyinSettings(
+        sampling_rate=config.sampling_rate,
         frame_length=config.filter_length,
         hop_length=config.hop_length,
-        fill_na=0.0,
-        **EXACT_DECODING,
+        fmin=LOWEST_PITCH_HZ,
+        fmax=HIGHEST_PITCH_HZ,
     )
-    return pitch.astype(np.float32)
+    return pyin(audio, settings).astype(np.float32)
 
 
 ESTIMATORS: Mapping[str, Callable[[np.ndarray, AudioConfig], np.ndarray]] = {
