@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from common.audio import write_wav
 from common.cli import FlagParser, flag, flag_name
 from common.config import ONLY_COMPATIBLE, AudioConfig, TextConfig
 from common.distributed import Processes
+from common.files import load_tensors
 from common.griffin_lim import GriffinLim
 from common.metrics import Stopwatch, latency_summary
 from common.phrases import Phrase, one_phrase, read_phrases
@@ -105,8 +107,11 @@ class InferenceConfig:
     def __post_init__(self) -> None:
         if (self.input is None) == (self.text is None):
             raise ValueError("give --input FILE, or --text 'one phrase', not both")
-        if not self.pace > 0:
+        if not 0 < self.pace < math.inf:
             raise ValueError(f"--pace must be positive, got {self.pace}")
+        for name in ("pitch_transform_amplify", "pitch_transform_shift"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{flag_name(name)} must be finite, got {getattr(self, name)}")
         for name in ("batch_size", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{flag_name(name)} must be positive, got {getattr(self, name)}")
@@ -120,8 +125,18 @@ class InferenceConfig:
         for name, reason in UNAVAILABLE.items():
             if getattr(self, name):
                 raise ValueError(f"{flag_name(name)} cannot be used: {reason}")
-        if self.output.suffix == ".wav" and self.text is None:
+        if self.names_file and self.text is None:
             raise ValueError(f"--output {self.output}: must be a folder for the phrases of --input")
+
+    @property
+    def names_file(self) -> bool:
+        """Whether `output` is one WAV file, not a folder."""
+        return self.output.suffix == ".wav"
+
+    @property
+    def folder(self) -> Path:
+        """Where all files go."""
+        return self.output.parent if self.names_file else self.output
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -131,11 +146,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse(argv)
     config = parser.build(InferenceConfig, given)
     try:
+        check_output(config)
         device = Processes(config.cuda).device
         torch.backends.cudnn.benchmark = config.cudnn_benchmark
         generator = make_generator(config, device)
         text_config = parser.build(TextConfig, vars(generator.text), given)
         text = TextProcessor(text_config)
+        check_alphabet(text, generator.config.n_symbols)
         phrases = find_phrases(config)
         sequences = read_texts(phrases, text, config.seed)
         check_speakers(phrases, generator.config.n_speakers)
@@ -159,6 +176,24 @@ def make_generator(config: InferenceConfig, device: torch.device) -> FastPitch:
                 f"{flag_name(name)} {wanted} differs from the {trained} of {config.fastpitch}"
             )
     return generator
+
+
+def check_output(config: InferenceConfig) -> None:
+    """Refuses to write where a file is in the way of a folder, or the other way round."""
+    files = [path for path in (config.folder, *config.folder.parents) if path.is_file()]
+    if files:
+        raise ValueError(f"--output {config.output} must be a folder, but {files[0]} is a file")
+    if config.names_file and config.output.is_dir():
+        raise ValueError(f"--output {config.output} must be a file, but is a folder")
+
+
+def check_alphabet(text: TextProcessor, n_symbols: int) -> None:
+    """Refuses symbols that are not those of the model."""
+    if len(text.symbols) != n_symbols:
+        raise ValueError(
+            f"--symbol-set {text.config.symbol_set} has {len(text.symbols)} symbols, the model in "
+            f"--fastpitch {n_symbols}: name the set that it was trained with"
+        )
 
 
 def find_phrases(config: InferenceConfig) -> list[Phrase]:
@@ -189,11 +224,18 @@ def load_pitch(phrase: Phrase, num_symbols: int) -> Tensor:
     """(T_text) standardised Hz to speak a phrase with."""
     if not phrase.pitch.is_file():
         raise FileNotFoundError(f"{phrase.source}: pitch {phrase.pitch}: no such file")
-    pitch = torch.load(phrase.pitch, weights_only=True).float().reshape(-1)
+    where = f"{phrase.source}: pitch"
+    try:
+        pitch = load_tensors(phrase.pitch)
+    except ValueError as error:
+        raise ValueError(f"{where} {error}") from error
+    if not isinstance(pitch, Tensor) or not pitch.isfinite().all():
+        raise ValueError(f"{where} {phrase.pitch}: expected a tensor without NaN or infinity")
+    pitch = pitch.float().reshape(-1)
     if len(pitch) != num_symbols:
         raise ValueError(
-            f"{phrase.source}: pitch {phrase.pitch}: expected a value for each of the "
-            f"{num_symbols} symbols, got {len(pitch)}"
+            f"{where} {phrase.pitch}: expected a value for each of the {num_symbols} symbols, "
+            f"got {len(pitch)}"
         )
     return pitch
 
@@ -301,7 +343,7 @@ def pitch_transform(config: InferenceConfig) -> PitchTransform:
 
 def output_path(phrase: Phrase, config: InferenceConfig) -> Path:
     """Where the audio of a phrase goes."""
-    return config.output if config.output.suffix == ".wav" else config.output / phrase.output
+    return config.output if config.names_file else config.output / phrase.output
 
 
 def write_phrase(
@@ -309,13 +351,18 @@ def write_phrase(
 ) -> None:
     """Writes the audio, its end faded, and the mel if it is wanted."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    faded = min(config.fade_out * audio.hop_length, len(wave))
-    wave = wave.cpu()
-    wave[len(wave) - faded :] *= torch.linspace(1, 0, faded)
-    write_wav(path, wave, audio.sampling_rate)
+    write_wav(path, fade_end(wave.cpu(), config.fade_out * audio.hop_length), audio.sampling_rate)
     if config.save_mels:
         # (frames, bands), as the public recipe writes it
         np.save(path.with_suffix(".npy"), mel.T.cpu().numpy())
+
+
+def fade_end(wave: Tensor, num_samples: int) -> Tensor:
+    """(T_audio,) audio whose last samples fall to 0."""
+    num_samples = min(num_samples, len(wave))
+    gain = torch.ones_like(wave)
+    gain[len(wave) - num_samples :] = torch.linspace(1, 0, num_samples)
+    return wave * gain
 
 
 def report(measured: Measured, config: InferenceConfig, audio: AudioConfig) -> None:
@@ -336,8 +383,7 @@ def report(measured: Measured, config: InferenceConfig, audio: AudioConfig) -> N
         "avg_letters/s": sum(measured.symbols) / sum(total),
         "avg_RTF": seconds_of_speech / sum(total),
     }
-    folder = config.output.parent if config.output.suffix == ".wav" else config.output
-    log = open_json_log(config.log_file or folder / "nvlog_infer.json")
+    log = open_json_log(config.log_file or config.folder / "nvlog_infer.json")
     log.log((), metrics)
     log.flush()
     for name, value in metrics.items():

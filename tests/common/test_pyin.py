@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import inspect
+import os
+import shutil
+import subprocess
+import sys
 
 import librosa
 import numpy as np
 import pytest
 import soundfile
 
+import common.pyin
 from common.pyin import TINY, PyinSettings, _decode, _log_transitions, pyin
 
 C2_HZ, C7_HZ = librosa.note_to_hz("C2"), librosa.note_to_hz("C7")
@@ -205,3 +210,17 @@ def test_audio_that_has_no_pitch_is_refused_with_a_sentence(audio, sentence):
 def test_a_frame_too_short_for_low_pitch_is_warned_of():
     with pytest.warns(UserWarning, match="less than two periods of 65.4 Hz at 44100 Hz"):
         pyin(np.zeros(5000, np.float32), settings_at(44100, 1024))
+
+
+def test_nowhere_to_keep_compiled_code_is_no_error(tmp_path):
+    # Files stand where numba would make folders.
+    shutil.copy(common.pyin.__file__, tmp_path / "pyin.py")
+    for name in ("__pycache__", "home"):
+        (tmp_path / name).touch()
+    home = str(tmp_path / "home")
+    subprocess.run(
+        [sys.executable, "-c", "import pyin; assert pyin._decode.targetoptions['nogil']"],
+        cwd=tmp_path,
+        env={**os.environ, "HOME": home, "XDG_CACHE_HOME": home, "NUMBA_CACHE_DIR": home},
+        check=True,
+    )
