@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From the command line to audio: the public recipe's mels, files as asked for, and refusals."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+import inference
+from common.phrases import Phrase, one_phrase, read_phrases
+from common.precision import Precision
+from common.synthesizer import Controls
+from common.text import TextProcessor
+from inference import (
+    InferenceConfig,
+    load_pitch,
+    main,
+    make_synthesizer,
+    output_path,
+    pitch_transform,
+    read_texts,
+)
+from models import load_generator
+from tests.conftest import golden
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """A FastPitch that speaks quickly, though no language."""
+    path = tmp_path_factory.mktemp("checkpoint") / "FastPitch_checkpoint_1.pt"
+    fixture = golden("fastpitch_tiny")
+    setup = {"text_cleaners": ["english_cleaners_v2"], "symbol_set": "english_basic"}
+    torch.save(
+        {
+            "config": fixture["config"],
+            "state_dict": fixture["state_dict"],
+            "train_setup": setup,
+        },
+        path,
+    )
+    return path
+
+
+@pytest.fixture
+def speak(checkpoint, tmp_path, monkeypatch):
+    """Runs `inference.py` in an empty folder and gives its output folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*flags: str, fastpitch: Path = checkpoint) -> Path:
+        main(["--fastpitch", str(fastpitch), "--output", "out", *map(str, flags)])
+        return tmp_path / "out"
+
+    return run
+
+
+@pytest.fixture
+def refusal(speak, capsys):
+    """The sentence that `inference.py` ends with, having written nothing."""
+
+    def run(*flags: str, **settings) -> str:
+        with pytest.raises(SystemExit) as end:
+            speak(*flags, **settings)
+        assert end.value.code == 2
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        assert not Path("out").exists()
+        return error.rpartition("error: ")[2]
+
+    return run
+
+
+def audio_of(path: Path) -> np.ndarray:
+    """The audio of a file that any player reads."""
+    info = soundfile.info(path)
+    assert (info.format, info.subtype) == ("WAV", "PCM_16")
+    assert (info.channels, info.samplerate) == (1, 22050)
+    return soundfile.read(path)[0]
+
+
+def config_of(**settings) -> InferenceConfig:
+    return InferenceConfig(**{"text": "Hello."} | settings)
+
+
+@pytest.fixture
+def cli(shared) -> Path:
+    """A checkpoint of the public recipe, phrases, and the mels that it speaks them with."""
+    folder = shared / "golden" / "cli"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/golden/cli, which is not part of the project")
+    return folder
+
+
+def expected_mels(cli: Path) -> dict[str, Tensor]:
+    mels = torch.load(cli / "expected_mels.pt", weights_only=True)
+    assert len(mels) == 4
+    return mels
+
+
+def test_files_hold_the_mels_of_the_public_recipe_and_their_audio(cli, speak):
+    output = speak(
+        *("--input", cli / "phrases.tsv", "--save-mels", "--batch-size", "2"),
+        fastpitch=cli / "FastPitch_checkpoint_7.pt",
+    )
+    for name, mel in expected_mels(cli).items():
+        ours = torch.from_numpy(np.load(output / f"{name}.npy"))
+        torch.testing.assert_close(ours, mel, rtol=0, atol=1e-3)
+        assert len(audio_of(output / f"{name}.wav")) == 256 * len(mel)
+    assert len(list(output.glob("*.wav"))) == 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_mels_are_those_of_the_public_recipe_at_any_batch_size(cli, batch_size):
+    generator = load_generator(cli / "FastPitch_checkpoint_7.pt")
+    text = TextProcessor(generator.text)
+    phrases = read_phrases(str(cli / "phrases.tsv"), Path(), speaker=0)
+    sequences = read_texts(phrases, text, seed=1234)
+    synthesizer = make_synthesizer(generator, text, Precision(False, torch.device("cpu")))
+    expected = expected_mels(cli)
+    for start in range(0, len(phrases), batch_size):
+        batch = slice(start, start + batch_size)
+        mels = synthesizer.generate(sequences[batch], Controls())
+        for phrase, mel in zip(phrases[batch], mels, strict=True):
+            torch.testing.assert_close(mel.T, expected[phrase.output.stem], rtol=0, atol=1e-3)
+
+
+def test_phrases_get_their_own_names_whatever_their_length(speak, tmp_path):
+    texts = {"b": "Short.", "a": "This one is a good deal longer.", "sub/c": "Not so short."}
+    rows = [f"{name}\t{text}" for name, text in texts.items()]
+    (tmp_path / "phrases.tsv").write_text("\n".join(["output\ttext", *rows]))
+    together = speak("-i", "phrases.tsv", "--save-mels", "--batch-size", "2")
+    for name, text in texts.items():
+        alone = speak("--text", text, "-o", "alone.wav", "--save-mels").parent
+        ours, theirs = np.load(together / f"{name}.npy"), np.load(alone / "alone.npy")
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+        assert len(audio_of(together / f"{name}.wav")) == 256 * len(theirs)
+
+
+def test_lines_of_a_text_are_numbered_in_their_order(speak, tmp_path):
+    (tmp_path / "phrases.txt").write_text("A long first line, to begin with.\n\nTwo.\n")
+    output = speak("-i", "phrases.txt")
+    lengths = [len(audio_of(output / f"audio_{n}.wav")) for n in (0, 1)]
+    assert lengths[0] > lengths[1] > 0
+    assert len(list(output.glob("*.wav"))) == 2
+
+
+def test_standard_input_is_spoken(speak, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"One.\nTwo.\n")))
+    assert len(list(speak("-i", "-").glob("*.wav"))) == 2
+
+
+def test_one_symbol_is_spoken(speak):
+    assert len(audio_of(speak("--text", "a") / "audio_0.wav")) >= 256
+
+
+def test_ten_thousand_characters_are_spoken(speak):
+    text = ("The quick brown fox jumps over the lazy dog, again. " * 200)[:10_000]
+    output = speak("--text", text, "--save-mels", "--pace", "8")
+    mel = np.load(output / "audio_0.npy")
+    assert len(mel) > 100
+    assert np.isfinite(mel).all()
+    assert len(audio_of(output / "audio_0.wav")) == 256 * len(mel)
+
+
+def test_latencies_are_logged(speak):
+    output = speak("--text", "Hello.", "--repeats", "3", "--warmup-steps", "1")
+    (line,) = (output / "nvlog_infer.json").read_text().splitlines()
+    event = json.loads(line.removeprefix("DLLL "))
+    assert event["step"] == []
+    data = event["data"]
+    assert {"avg_fastpitch_latency", "avg_fastpitch_frames/s", "avg_latency"} <= data.keys()
+    assert {"avg_RTF", "90%_latency", "95%_latency", "99%_latency"} <= data.keys()
+    assert all(value > 0 for value in data.values())
+    assert data["avg_latency"] <= data["99%_latency"] * 1.001
+    seconds = len(audio_of(output / "audio_0.wav")) / 22050
+    assert data["avg_RTF"] == pytest.approx(seconds / data["avg_latency"])
+
+
+def test_pace_and_speaker_pitch_change_what_is_spoken(speak):
+    plain = np.load(speak("--text", "Hello you.", "--save-mels") / "audio_0.npy")
+    slow = np.load(speak("--text", "Hello you.", "--save-mels", "--pace", "0.5") / "audio_0.npy")
+    high = np.load(
+        speak("--text", "Hello you.", "--save-mels", "--pitch-transform-shift", "90")
+        / "audio_0.npy"
+    )
+    assert 1.5 < len(slow) / len(plain) < 2.5
+    assert high.shape == plain.shape
+    assert not np.allclose(high, plain)
+
+
+def test_pitch_of_some_phrases_can_be_given(speak, tmp_path):
+    num_symbols = len("hello.")
+    torch.save(torch.full((1, num_symbols), 2.0), tmp_path / "high.pt")
+    rows = ["text\tpitch", "Hello.\t", "Hello.\thigh.pt"]
+    (tmp_path / "phrases.tsv").write_text("\n".join(rows))
+    output = speak("-i", "phrases.tsv", "--save-mels")
+    free, given = (np.load(output / f"audio_{n}.npy") for n in (0, 1))
+    assert free.shape == given.shape
+    assert not np.allclose(free, given)
+
+
+def test_flags_without_effect_are_named(speak, caplog):
+    speak("--text", "Hello.", "--torchscript", "--l2-promote")
+    assert "--torchscript has no effect" in caplog.text
+    assert "--l2-promote has no effect" in caplog.text
+
+
+def test_symbols_that_are_dropped_are_named(speak, caplog):
+    speak("--text", "Hello ☃.")
+    assert "--text: symbols without a sound: ☃" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 half an archive"])
+def test_a_file_that_is_no_checkpoint_is_refused(refusal, tmp_path, content):
+    (tmp_path / "x.pt").write_bytes(content)
+    assert "x.pt: not a readable" in refusal("--text", "Hi.", fastpitch=tmp_path / "x.pt")
+
+
+def test_the_checkpoint_of_another_model_is_refused(refusal, tmp_path):
+    torch.save({"generator": {"conv_pre.bias": torch.zeros(3)}}, tmp_path / "x.pt")
+    complaint = refusal("--text", "Hi.", fastpitch=tmp_path / "x.pt")
+    assert "x.pt: not a FastPitch checkpoint: it has no config" in complaint
+
+
+def test_a_missing_checkpoint_is_refused(refusal, tmp_path):
+    assert "none.pt: no such checkpoint" in refusal("--text", "Hi.", fastpitch=tmp_path / "none.pt")
+
+
+def test_a_checkpoint_must_be_named(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--text", "Hi."])
+    assert end.value.code == 2
+    assert "--fastpitch is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ([], "give --input FILE, or --text"),
+        (["--text", "Hi.", "--input", "x"], "give --input FILE, or --text"),
+        (["--text", "Hi.", "--colour", "red"], "unrecognized arguments: --colour red"),
+        (["--text", ""], "--text: nothing to say in ''"),
+        (["--text", "☃"], "--text: nothing to say in '☃'"),
+        (["--input", "none.txt"], "--input none.txt: no such file"),
+        (["--text", "Hi.", "--pace", "0"], "--pace must be positive, got 0.0"),
+        (["--text", "Hi.", "--pace", "nan"], "--pace must be positive"),
+        (["--text", "Hi.", "--pitch-transform-shift", "nan"], "--pitch-transform-shift must be"),
+        (["--text", "Hi.", "--pitch-transform-amplify", "inf"], "--pitch-transform-amplify must"),
+        (["--text", "Hi.", "--batch-size", "0"], "--batch-size must be positive, got 0"),
+        (["--text", "Hi.", "--fade-out", "-1"], "--fade-out must not be negative, got -1"),
+        (["--text", "Hi.", "--speaker", "1"], "--text: speaker must lie in 0 to 0, got 1"),
+        (["--text", "Hi.", "--sampling-rate", "16000"], "--sampling-rate 16000 differs"),
+        (["--text", "Hi.", "--ema"], "holds no averaged weights"),
+        (["--text", "Hi.", "--hifigan", "x.pt"], "--hifigan cannot be used"),
+        (["--text", "Hi.", "--checkpoint-format", "ts"], "TorchScript files cannot be read"),
+        (["--text", "Hi.", "--amp"], "--amp needs a GPU"),
+        (["--text", "Hi.", "--text-cleaners", "russian"], "russian"),
+        (["--text", "Hi.", "--symbol-set", "klingon"], "klingon"),
+        (
+            ["--text", "Hi.", "--symbol-set", "english_expanded"],
+            "symbols, the model in --fastpitch 148",
+        ),
+        (["--text", "Hi.", "--p-arpabet", "1.5"], "--p-arpabet must lie in [0, 1], got 1.5"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_flags_that_cannot_be_followed_are_refused(refusal, flags, complaint):
+    assert complaint in refusal(*flags)
+
+
+@pytest.mark.parametrize("name", ["phrases.txt", "phrases.tsv"])
+def test_an_empty_input_is_refused(refusal, tmp_path, name):
+    (tmp_path / name).touch()
+    assert name in refusal("--input", name)
+
+
+def test_every_phrase_with_nothing_to_say_is_listed(refusal, tmp_path):
+    (tmp_path / "phrases.txt").write_text("☃\nHello.\n☂\n")
+    complaint = refusal("--input", "phrases.txt")
+    assert "phrases.txt:1: nothing to say" in complaint
+    assert "phrases.txt:3: nothing to say" in complaint
+
+
+def test_every_unknown_speaker_is_listed(refusal, tmp_path):
+    (tmp_path / "phrases.tsv").write_text("text\tspeaker\nOne.\t5\nTwo.\t0\nThree.\t9\n")
+    complaint = refusal("--input", "phrases.tsv")
+    assert "phrases.tsv:2: speaker must lie in 0 to 0, got 5" in complaint
+    assert "phrases.tsv:4: speaker must lie in 0 to 0, got 9" in complaint
+
+
+@pytest.mark.parametrize("flags", [["--input", "phrases.txt"], ["--text", "Hi."]])
+def test_an_output_that_is_a_file_is_refused(checkpoint, tmp_path, monkeypatch, capsys, flags):
+    monkeypatch.chdir(tmp_path)
+    Path("phrases.txt").write_text("Hello.\n")
+    Path("out").write_text("precious")
+    with pytest.raises(SystemExit) as end:
+        main(["--fastpitch", str(checkpoint), "--output", "out", *flags])
+    assert end.value.code == 2
+    assert "--output out must be a folder" in capsys.readouterr().err
+    assert Path("out").read_text() == "precious"
+
+
+def test_many_phrases_need_a_folder():
+    with pytest.raises(ValueError, match=r"^--output a\.wav.* must be a folder"):
+        InferenceConfig(input="x.txt", output=Path("a.wav"))
+
+
+def pitch_phrase(path: Path) -> Phrase:
+    return Phrase(text="Hi.", output=Path("a.wav"), speaker=0, pitch=path, source="x.tsv:2")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"garbage", "not a readable file of tensors"),
+        ({"pitch": 1}, "expected a tensor without NaN"),
+        (torch.zeros(4), "expected a value for each of the 3 symbols, got 4"),
+        (torch.tensor([1.0, torch.nan, 1.0]), "NaN"),
+    ],
+)
+def test_pitch_that_cannot_be_used_is_refused_with_its_line(tmp_path, content, complaint):
+    path = tmp_path / "pitch.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=r"^x\.tsv:2: pitch ") as refused:
+        load_pitch(pitch_phrase(path), 3)
+    assert complaint in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_missing_pitch_is_refused_with_its_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^x\.tsv:2: pitch .*none\.pt: no such file"):
+        load_pitch(pitch_phrase(tmp_path / "none.pt"), 3)
+
+
+def test_pitch_is_read_flat(tmp_path):
+    torch.save(torch.tensor([[1, 2, 3]]), tmp_path / "pitch.pt")
+    assert load_pitch(pitch_phrase(tmp_path / "pitch.pt"), 3).tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_phrase_is_read_the_same_with_the_same_seed(checkpoint):
+    settings = load_generator(checkpoint).text
+    text = TextProcessor(type(settings)(**vars(settings) | {"p_arpabet": 0.5}))
+    phrase = one_phrase("Some words are spoken as letters, other words as phonemes.", 0)
+
+    def ids(seed: int) -> list[int]:
+        return read_texts([phrase], text, seed)[0].ids
+
+    assert ids(1) == ids(1)
+    assert len({tuple(ids(seed)) for seed in range(5)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [1.0, 2.0]),
+        ({"pitch_transform_flatten": True}, [0.0, 0.0]),
+        ({"pitch_transform_invert": True}, [-1.0, -2.0]),
+        ({"pitch_transform_amplify": 3.0}, [3.0, 6.0]),
+        ({"pitch_transform_shift": 20.0}, [3.0, 4.0]),
+        ({"pitch_transform_invert": True, "pitch_transform_shift": 20.0}, [1.0, 0.0]),
+    ],
+)
+def test_pitch_transforms_follow_their_flags(settings, expected):
+    transform = pitch_transform(config_of(**settings))
+    pitch = torch.tensor([[1.0, 2.0]])
+    mean, std = torch.tensor([100.0]), torch.tensor([10.0])
+    transformed = transform(pitch, torch.tensor([2]), mean, std)
+    torch.testing.assert_close(transformed, torch.tensor([expected]))
+
+
+def test_audio_goes_where_it_is_asked_to():
+    phrase = one_phrase("Hello.", 0)
+    assert output_path(phrase, config_of(output=Path("a/b"))) == Path("a/b/audio_0.wav")
+    assert output_path(phrase, config_of(output=Path("a/b.wav"))) == Path("a/b.wav")
+
+
+@pytest.mark.parametrize("fade_out", [0, 2, 100])
+def test_the_end_fades_and_the_mel_and_audio_given_stay_as_they_were(tmp_path, fade_out):
+    generator_audio = inference.AudioConfig(hop_length=256)
+    mel, wave = torch.zeros(80, 4), torch.full((1024,), 0.5)
+    config = config_of(fade_out=fade_out, save_mels=True)
+    inference.write_phrase(tmp_path / "new" / "a.wav", mel, wave, config, generator_audio)
+    assert torch.equal(wave, torch.full((1024,), 0.5))
+    written: Tensor = torch.from_numpy(audio_of(tmp_path / "new" / "a.wav"))
+    faded = min(256 * fade_out, 1024)
+    assert (written[: 1024 - faded] == 0.5).all()
+    assert (written.diff() <= 0).all()
+    assert float(written[-1]) == (0.0 if fade_out else 0.5)
+    assert np.load(tmp_path / "new" / "a.npy").shape == (4, 80)
