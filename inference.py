@@ -16,10 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.audio import write_wav
+from common.checkpoint import load_tensors
 from common.cli import FlagParser, flag, flag_name
 from common.config import ONLY_COMPATIBLE, AudioConfig, TextConfig
 from common.distributed import Processes
-from common.files import load_tensors
 from common.griffin_lim import GriffinLim
 from common.metrics import Stopwatch, latency_summary
 from common.phrases import Phrase, one_phrase, read_phrases

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.files import atomic_path, load_tensors
+from common.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,21 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dic
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise ValueError(f"{path}: expected a checkpoint with named entries, got none")
     return checkpoint
+
+
+def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
+    """Reads what `torch.save` wrote; tensors and plain values only, no code runs.
+
+    Raises:
+        ValueError: the file holds anything else, or is damaged
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # wrong bytes make the reader fail in any way, AssertionError too
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path}: not a readable file of tensors, or damaged ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:

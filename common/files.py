@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files that are either complete or not there, and files of tensors."""
+"""Files that are either complete or not there."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
 
 
 @contextmanager
@@ -27,18 +24,3 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Reads what `torch.save` wrote; tensors and plain values only, no code runs.
-
-    Raises:
-        ValueError: the file holds anything else, or is damaged
-    """
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # wrong bytes make the reader fail in any way, AssertionError too
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path}: not a readable file of tensors, or damaged ({type(error).__name__}: {reason})"
-        ) from error

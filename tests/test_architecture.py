@@ -87,7 +87,6 @@ def test_only_checkpoint_and_feature_modules_read_and_write_tensors():
         "common.clips",
         "fastpitch.data_function",
         "fastpitch.preparation",
-        "inference",
     }
 
 
