@@ -89,10 +89,14 @@ class Synthesizer:
     @torch.no_grad()
     def vocode(self, mels: Sequence[Tensor]) -> list[Tensor]:
         """Audio of several mels, each (T_audio,) with T_audio = T_mel * hop."""
-        lens = [mel.shape[1] for mel in mels]
-        with self.precision.autocast():
-            audio = self.vocoder.infer(pad_sequences(mels, SILENCE)).float()
-        return [a[: n * self.hop_length] for a, n in zip(audio, lens, strict=True)]
+        waves: dict[int, Tensor] = {}
+        for group in _of_similar_length([mel.shape[1] for mel in mels]):
+            padded = pad_sequences([mels[n] for n in group], SILENCE)
+            with self.precision.autocast():
+                audio = self.vocoder.infer(padded).float()
+            for n, wave in zip(group, audio, strict=True):
+                waves[n] = wave[: mels[n].shape[1] * self.hop_length]
+        return [waves[n] for n in range(len(mels))]
 
     def _infer(self, pieces: Sequence[SymbolSequence], controls: Controls) -> Any:
         device = self.precision.device
@@ -136,3 +140,12 @@ class Synthesizer:
             if places:
                 return places[-1] + 1
         return limit
+
+
+def _of_similar_length(lens: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in groups where padding to the longest at most doubles the work."""
+    waiting = sorted(range(len(lens)), key=lambda n: -lens[n])
+    while waiting:
+        group = [n for n in waiting if 2 * lens[n] >= lens[waiting[0]]]
+        yield group
+        waiting = waiting[len(group) :]

@@ -49,10 +49,10 @@ class Hold:
     """A vocoder that holds the first band for a hop."""
 
     def __init__(self) -> None:
-        self.mel = torch.empty(0)
+        self.mels: list[Tensor] = []
 
     def infer(self, mel: Tensor) -> Tensor:
-        self.mel = mel
+        self.mels.append(mel)
         return mel[:, 0].repeat_interleave(HOP, dim=1)
 
 
@@ -156,8 +156,19 @@ def test_no_phrases_make_no_mels(synthesizer):
 
 
 def test_audio_is_as_long_as_its_mel_and_padded_with_silence_before(synthesizer):
-    mels = [torch.ones(3, 5), torch.ones(3, 2)]
-    waves = synthesizer.vocode(mels)
-    assert [wave.tolist() for wave in waves] == [[1.0] * 5 * HOP, [1.0] * 2 * HOP]
-    padding = synthesizer.vocoder.mel[1, :, 2:]
-    assert torch.equal(padding, torch.full((3, 3), SILENCE))
+    waves = synthesizer.vocode([torch.ones(3, 5), torch.ones(3, 3)])
+    assert [wave.tolist() for wave in waves] == [[1.0] * 5 * HOP, [1.0] * 3 * HOP]
+    (mel,) = synthesizer.vocoder.mels
+    assert torch.equal(mel[1, :, 3:], torch.full((3, 2), SILENCE))
+
+
+def test_no_short_mel_waits_for_a_long_one(synthesizer):
+    lens = [3, 100, 1, 60, 4, 100, 2]
+    waves = synthesizer.vocode([torch.full((3, n), float(n)) for n in lens])
+    assert [wave.tolist() for wave in waves] == [[float(n)] * n * HOP for n in lens]
+    work = sum(mel.shape[0] * mel.shape[2] for mel in synthesizer.vocoder.mels)
+    assert work <= 2 * sum(lens)
+
+
+def test_no_mels_make_no_audio(synthesizer):
+    assert synthesizer.vocode([]) == []
