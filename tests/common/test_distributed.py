@@ -53,6 +53,7 @@ torch.set_num_threads(1)
 processes = Processes(cuda=False)
 check(processes)
 processes.close()
+print("all checks hold", flush=True)
 """
 
 
@@ -87,14 +88,17 @@ def test_two_processes_add_up_average_gradients_and_keep_their_own_in_between():
             [sys.executable, "-c", TWO_PROCESSES],
             cwd=ROOT,
             env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(2)
     ]
     try:
-        errors = [process.communicate(timeout=60)[1] for process in started]
+        results = [process.communicate(timeout=60) for process in started]
     finally:
         for process in started:
             process.kill()
-    assert [process.returncode for process in started] == [0, 0], "\n".join(errors)
+    for output, errors in results:
+        # Not the exit code: once in a while gloo's threads abort a process that is leaving.
+        assert output == "all checks hold\n", errors
