@@ -71,14 +71,21 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dic
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
-    checkpoint = load_tensors(path, device)
+    checkpoint = load_tensors(path, device, expected="checkpoint")
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise ValueError(f"{path}: expected a checkpoint with named entries, got none")
     return checkpoint
 
 
-def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
+def load_tensors(
+    path: Path, device: torch.device | str = "cpu", expected: str = "file of tensors"
+) -> Any:
     """Reads what `torch.save` wrote; tensors and plain values only, no code runs.
+
+    Args:
+        path: of the file
+        device: where to put the tensors
+        expected: what an error calls the file
 
     Raises:
         ValueError: the file holds anything else, or is damaged
@@ -88,7 +95,7 @@ def load_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     except Exception as error:  # wrong bytes make the reader fail in any way, AssertionError too
         reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"{path}: not a readable file of tensors, or damaged ({type(error).__name__}: {reason})"
+            f"{path}: not a readable {expected}, or damaged ({type(error).__name__}: {reason})"
         ) from error
 
 

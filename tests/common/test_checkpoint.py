@@ -107,7 +107,7 @@ def refusal_of(path: Path) -> str:
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "Net_checkpoint_1.pt"
     path.write_bytes(content)
-    assert "not a readable" in refusal_of(path)
+    assert "not a readable checkpoint, or damaged" in refusal_of(path)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
