@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +15,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.audio import write_wav
-from common.checkpoint import load_tensors
 from common.cli import FlagParser, flag, flag_name
 from common.config import ONLY_COMPATIBLE, AudioConfig, TextConfig
 from common.distributed import Processes
 from common.griffin_lim import GriffinLim
-from common.metrics import Stopwatch, latency_summary
+from common.metrics import SpeechTimes, Stopwatch
 from common.phrases import Phrase, one_phrase, read_phrases
 from common.precision import Precision
-from common.synthesizer import Controls, SymbolSequence, Synthesizer
+from common.synthesizer import Controls, SymbolSequence, Synthesizer, read_texts
 from common.tb_dllogger import configure_console, open_json_log
 from common.text import TextProcessor
 from fastpitch.model import FastPitch
@@ -203,43 +201,6 @@ def find_phrases(config: InferenceConfig) -> list[Phrase]:
     return read_phrases(config.input, config.dataset_path, config.speaker)
 
 
-def read_texts(phrases: Sequence[Phrase], text: TextProcessor, seed: int) -> list[SymbolSequence]:
-    """The symbols of each phrase; says which symbols are dropped, refuses what leaves nothing."""
-    sequences, problems = [], []
-    for phrase in phrases:
-        reading = text.read(phrase.text, random.Random(f"{seed} {phrase.source}"))
-        if reading.dropped:
-            logger.warning("%s: symbols without a sound: %s", phrase.source, reading.dropped)
-        if not reading.ids:
-            problems.append(f"{phrase.source}: nothing to say in {phrase.text!r}")
-            continue
-        pitch = None if phrase.pitch is None else load_pitch(phrase, len(reading.ids))
-        sequences.append(SymbolSequence(ids=reading.ids, speaker=phrase.speaker, pitch=pitch))
-    if problems:
-        raise ValueError("\n".join(problems))
-    return sequences
-
-
-def load_pitch(phrase: Phrase, num_symbols: int) -> Tensor:
-    """(T_text) standardised Hz to speak a phrase with."""
-    if not phrase.pitch.is_file():
-        raise FileNotFoundError(f"{phrase.source}: pitch {phrase.pitch}: no such file")
-    where = f"{phrase.source}: pitch"
-    try:
-        pitch = load_tensors(phrase.pitch)
-    except ValueError as error:
-        raise ValueError(f"{where} {error}") from error
-    if not isinstance(pitch, Tensor) or not pitch.isfinite().all():
-        raise ValueError(f"{where} {phrase.pitch}: expected a tensor without NaN or infinity")
-    pitch = pitch.float().reshape(-1)
-    if len(pitch) != num_symbols:
-        raise ValueError(
-            f"{where} {phrase.pitch}: expected a value for each of the {num_symbols} symbols, "
-            f"got {len(pitch)}"
-        )
-    return pitch
-
-
 def check_speakers(phrases: Sequence[Phrase], n_speakers: int) -> None:
     """Refuses speakers that the model has not."""
     problems = [
@@ -273,24 +234,13 @@ def warn_of_ignored(config: InferenceConfig) -> None:
             logger.warning("%s has no effect", flag_name(name))
 
 
-@dataclass
-class Measured:
-    """Seconds of work and amounts of speech, per batch."""
-
-    generator_seconds: list[float] = field(default_factory=list)
-    vocoder_seconds: list[float] = field(default_factory=list)
-    frames: list[int] = field(default_factory=list)
-    samples: list[int] = field(default_factory=list)
-    symbols: list[int] = field(default_factory=list)
-
-
 def speak_all(
     synthesizer: Synthesizer,
     phrases: Sequence[Phrase],
     sequences: Sequence[SymbolSequence],
     config: InferenceConfig,
     audio: AudioConfig,
-) -> Measured:
+) -> SpeechTimes:
     """Speaks every phrase, batches of similar length at a time, and writes the files."""
     controls = Controls(pace=config.pace, pitch_transform=pitch_transform(config))
     by_length = sorted(range(len(phrases)), key=lambda index: -len(sequences[index].ids))
@@ -301,7 +251,7 @@ def speak_all(
     for _ in range(config.warmup_steps):
         first = [sequences[index] for index in batches[0]]
         synthesizer.vocode(synthesizer.generate(first, controls))
-    measured = Measured()
+    measured = SpeechTimes()
     passes = [(n, batch) for n in range(config.repeats) for batch in batches]
     for pass_number, batch in tqdm(passes, "speaking", unit="batch", disable=None):
         inputs = [sequences[index] for index in batch]
@@ -316,19 +266,22 @@ def speak_batch(
     synthesizer: Synthesizer,
     inputs: Sequence[SymbolSequence],
     controls: Controls,
-    measured: Measured,
+    measured: SpeechTimes,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Mels and audio of a batch, with the time they took."""
     device = synthesizer.precision.device
     watch = Stopwatch(device)
     mels = synthesizer.generate(inputs, controls)
-    measured.generator_seconds.append(watch.seconds)
+    generator_seconds = watch.seconds
     watch = Stopwatch(device)
     waves = synthesizer.vocode(mels)
-    measured.vocoder_seconds.append(watch.seconds)
-    measured.frames.append(sum(mel.shape[1] for mel in mels))
-    measured.samples.append(sum(len(wave) for wave in waves))
-    measured.symbols.append(sum(len(sequence.ids) for sequence in inputs))
+    measured.add(
+        generator_seconds,
+        watch.seconds,
+        num_symbols=sum(len(sequence.ids) for sequence in inputs),
+        num_frames=sum(mel.shape[1] for mel in mels),
+        num_samples=sum(len(wave) for wave in waves),
+    )
     return mels, waves
 
 
@@ -365,24 +318,9 @@ def fade_end(wave: Tensor, num_samples: int) -> Tensor:
     return wave * gain
 
 
-def report(measured: Measured, config: InferenceConfig, audio: AudioConfig) -> None:
+def report(measured: SpeechTimes, config: InferenceConfig, audio: AudioConfig) -> None:
     """Says where the audio is and how fast it came, and logs it."""
-    generator, vocoder = sum(measured.generator_seconds), sum(measured.vocoder_seconds)
-    total = [sum(s) for s in zip(measured.generator_seconds, measured.vocoder_seconds, strict=True)]
-    seconds_of_speech = sum(measured.samples) / audio.sampling_rate
-    metrics = {
-        "avg_fastpitch_latency": generator / len(total),
-        "avg_fastpitch_frames/s": sum(measured.frames) / generator,
-        "avg_fastpitch_letters/s": sum(measured.symbols) / generator,
-        "avg_fastpitch_RTF": seconds_of_speech / generator,
-        "avg_griffin_lim_latency": vocoder / len(total),
-        "avg_griffin_lim_samples/s": sum(measured.samples) / vocoder,
-        "avg_griffin_lim_RTF": seconds_of_speech / vocoder,
-        **latency_summary(total),
-        "avg_samples/s": sum(measured.samples) / sum(total),
-        "avg_letters/s": sum(measured.symbols) / sum(total),
-        "avg_RTF": seconds_of_speech / sum(total),
-    }
+    metrics = measured.summary("fastpitch", "griffin_lim", audio.sampling_rate)
     log = open_json_log(config.log_file or config.folder / "nvlog_infer.json")
     log.log((), metrics)
     log.flush()

@@ -97,6 +97,22 @@ def train_setup(checkpoint: Mapping[str, Any], source: Path | str) -> dict[str, 
     return {name: tuple(v) if isinstance(v, list) else v for name, v in setup.items()}
 
 
+def pitch_statistics(checkpoint: Mapping[str, Any], source: Path | str) -> tuple[float, float]:
+    """Mean and standard deviation in Hz of the pitch that a checkpoint was trained with.
+
+    Raises:
+        ValueError: it does not say
+    """
+    weights = checkpoint["state_dict"] if isinstance(checkpoint["state_dict"], Mapping) else {}
+    values = {name.removeprefix("module."): value for name, value in weights.items()}
+    try:
+        return float(values["pitch_mean"]), float(values["pitch_std"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{source}: not a FastPitch checkpoint: no pitch_mean, pitch_std"
+        ) from error
+
+
 @contextmanager
 def _errors_naming(source: Path | str) -> Iterator[None]:
     """Whatever sizes and settings in a checkpoint make impossible becomes a sentence."""

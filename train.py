@@ -32,7 +32,7 @@ from fastpitch.arg_parser import FastPitchConfig, FastPitchLossConfig
 from fastpitch.data_function import FastPitchDataset, collate
 from fastpitch.model import FastPitch
 from fastpitch.task import FastPitchTask
-from models import fastpitch_config, train_setup
+from models import fastpitch_config, pitch_statistics, train_setup
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,7 @@ class Start:
     @property
     def pitch(self) -> tuple[float, float]:
         """Mean and standard deviation in Hz."""
-        weights = {k.removeprefix("module."): v for k, v in self.contents["state_dict"].items()}
-        return float(weights["pitch_mean"]), float(weights["pitch_std"])
+        return pitch_statistics(self.contents, self.path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -145,7 +144,7 @@ def resolve_pitch(data: DataConfig, run: RunConfig, start: Start | None) -> Data
     prepared = load_pitch_statistics(data.dataset_path)
     continues = start is not None and run.init_from_checkpoint is None
     if data.pitch_mean is not None:
-        if continues and not all(map(math.isclose, start.pitch, (data.pitch_mean, data.pitch_std))):
+        if continues and not _same_pitch(start.pitch, (data.pitch_mean, data.pitch_std)):
             raise ValueError(
                 f"--pitch-mean {data.pitch_mean:g} and --pitch-std {data.pitch_std:g} differ from "
                 f"{start.pitch[0]:g} and {start.pitch[1]:g} in {start.path}: leave them out"
@@ -167,6 +166,11 @@ def resolve_pitch(data: DataConfig, run: RunConfig, start: Start | None) -> Data
             "--extract-pitch, or give --pitch-mean and --pitch-std (LJSpeech: 214.72203, 65.72038)"
         )
     return dataclasses.replace(data, pitch_mean=mean, pitch_std=std)
+
+
+def _same_pitch(stored: tuple[float, float], given: tuple[float, float]) -> bool:
+    """Whether statistics are equal but for being stored in single precision."""
+    return all(math.isclose(*pair, rel_tol=1e-6) for pair in zip(stored, given, strict=True))
 
 
 def make_trainer(settings: Settings, start: Start | None, processes: Processes) -> Trainer:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -64,7 +64,49 @@ class Stopwatch:
         return time.perf_counter()
 
 
-def latency_summary(seconds: Sequence[float]) -> dict[str, float]:
-    """Mean and percentiles of latencies under the names of the inference log."""
-    percentiles = {f"{p}%_latency": float(np.percentile(seconds, p)) for p in (90, 95, 99)}
-    return {"avg_latency": float(np.mean(seconds)), **percentiles}
+class SpeechTimes:
+    """Seconds of work and amounts of speech, batch by batch."""
+
+    def __init__(self) -> None:
+        self.generator_seconds: list[float] = []
+        self.vocoder_seconds: list[float] = []
+        self.num_symbols = self.num_frames = self.num_samples = 0
+
+    def add(
+        self,
+        generator_seconds: float,
+        vocoder_seconds: float,
+        *,
+        num_symbols: int,
+        num_frames: int,
+        num_samples: int,
+    ) -> None:
+        """Takes in a batch."""
+        self.generator_seconds.append(generator_seconds)
+        self.vocoder_seconds.append(vocoder_seconds)
+        self.num_symbols += num_symbols
+        self.num_frames += num_frames
+        self.num_samples += num_samples
+
+    def summary(self, generator: str, vocoder: str, sampling_rate: int) -> dict[str, float]:
+        """Means, speeds and percentiles under the names of the inference log.
+
+        Latencies are seconds per batch, RTF is seconds of audio per second of work.
+        """
+        seconds_of_speech = self.num_samples / sampling_rate
+        in_generator, in_vocoder = sum(self.generator_seconds), sum(self.vocoder_seconds)
+        totals = [sum(s) for s in zip(self.generator_seconds, self.vocoder_seconds, strict=True)]
+        return {
+            f"avg_{generator}_latency": in_generator / len(totals),
+            f"avg_{generator}_frames/s": self.num_frames / in_generator,
+            f"avg_{generator}_letters/s": self.num_symbols / in_generator,
+            f"avg_{generator}_RTF": seconds_of_speech / in_generator,
+            f"avg_{vocoder}_latency": in_vocoder / len(totals),
+            f"avg_{vocoder}_samples/s": self.num_samples / in_vocoder,
+            f"avg_{vocoder}_RTF": seconds_of_speech / in_vocoder,
+            "avg_latency": float(np.mean(totals)),
+            **{f"{p}%_latency": float(np.percentile(totals, p)) for p in (90, 95, 99)},
+            "avg_samples/s": self.num_samples / sum(totals),
+            "avg_letters/s": self.num_symbols / sum(totals),
+            "avg_RTF": seconds_of_speech / sum(totals),
+        }

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from common.config import OptimizerConfig
 
 BETAS = (0.9, 0.98)
 EPS = 1e-9
+SETTINGS = ("betas", "eps", "weight_decay")
 
 
 class Lamb(torch.optim.Optimizer):
@@ -95,15 +97,35 @@ def _trust_ratios(parameters: list[Tensor], updates: list[Tensor]) -> list[Tenso
 def make_optimizer(
     parameters: Iterable[nn.Parameter], config: OptimizerConfig
 ) -> torch.optim.Optimizer:
-    """The update rule that `--optimizer` names, for the parameters that are trained."""
+    """The update rule that `--optimizer` names.
+
+    Frozen parameters are among its parameters, and never change: the states of public checkpoints
+    count them.
+    """
     rule = {"lamb": Lamb, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     return rule(
-        [p for p in parameters if p.requires_grad],
+        parameters,
         lr=config.learning_rate,
         betas=BETAS,
         eps=EPS,
         weight_decay=config.weight_decay,
     )
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, Any], source: Path | str
+) -> None:
+    """Continues with the averages of a saved optimizer, but with the settings of this run.
+
+    Raises:
+        ValueError: the state is that of another model or rule
+    """
+    try:
+        optimizer.load_state_dict(state)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{source}: its optimizer does not fit: {error}") from error
+    for group in optimizer.param_groups:
+        group |= {k: v for k, v in optimizer.defaults.items() if k in SETTINGS}
 
 
 def warmup_then_inverse_root(step: int, peak: float, warmup_steps: int) -> float:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,8 +13,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from common.checkpoint import load_tensors
+from common.phrases import Phrase
 from common.precision import Precision
 from common.sequences import pad_sequences
+from common.text import TextProcessor
+
+logger = logging.getLogger(__name__)
 
 LONGEST_PIECE = 400  # symbols; the models are trained on texts about half as long
 SENTENCE_ENDS = ".!?;:"
@@ -149,3 +156,55 @@ def _of_similar_length(lens: Sequence[int]) -> Iterator[list[int]]:
         group = [n for n in waiting if 2 * lens[n] >= lens[waiting[0]]]
         yield group
         waiting = waiting[len(group) :]
+
+
+def read_texts(phrases: Sequence[Phrase], text: TextProcessor, seed: int) -> list[SymbolSequence]:
+    """The symbols of each phrase; says which symbols are dropped.
+
+    Args:
+        phrases: to read
+        text: how they are read
+        seed: of the choice between letters and phonemes
+
+    Raises:
+        FileNotFoundError: a pitch file is missing
+        ValueError: phrases with nothing to say, all of them; a pitch file that does not fit
+    """
+    sequences, problems = [], []
+    for phrase in phrases:
+        reading = text.read(phrase.text, random.Random(f"{seed} {phrase.source}"))
+        if reading.dropped:
+            logger.warning("%s: symbols without a sound: %s", phrase.source, reading.dropped)
+        if not reading.ids:
+            problems.append(f"{phrase.source}: nothing to say in {phrase.text!r}")
+            continue
+        pitch = None if phrase.pitch is None else load_pitch(phrase, len(reading.ids))
+        sequences.append(SymbolSequence(ids=reading.ids, speaker=phrase.speaker, pitch=pitch))
+    if problems:
+        raise ValueError("\n".join(problems))
+    return sequences
+
+
+def load_pitch(phrase: Phrase, num_symbols: int) -> Tensor:
+    """(T_text) standardised Hz to speak a phrase with.
+
+    Raises:
+        FileNotFoundError: there is no such file
+        ValueError: it does not hold a number for each symbol
+    """
+    if not phrase.pitch.is_file():
+        raise FileNotFoundError(f"{phrase.source}: pitch {phrase.pitch}: no such file")
+    where = f"{phrase.source}: pitch"
+    try:
+        pitch = load_tensors(phrase.pitch)
+    except ValueError as error:
+        raise ValueError(f"{where} {error}") from error
+    if not isinstance(pitch, Tensor) or not pitch.isfinite().all():
+        raise ValueError(f"{where} {phrase.pitch}: expected a tensor without NaN or infinity")
+    pitch = pitch.float().reshape(-1)
+    if len(pitch) != num_symbols:
+        raise ValueError(
+            f"{where} {phrase.pitch}: expected a value for each of the {num_symbols} symbols, "
+            f"got {len(pitch)}"
+        )
+    return pitch

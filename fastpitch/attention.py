@@ -18,11 +18,6 @@ class SoftAlignment(nn.Module):
 
     def __init__(self, n_mel_channels: int, n_text_channels: int, n_att_channels: int = 80) -> None:
         super().__init__()
-        self.key_proj = nn.Sequential(
-            ConvNorm(n_text_channels, 2 * n_text_channels, 3, nonlinearity="relu"),
-            nn.ReLU(),
-            ConvNorm(2 * n_text_channels, n_att_channels),
-        )
         self.query_proj = nn.Sequential(
             ConvNorm(n_mel_channels, 2 * n_mel_channels, 3, nonlinearity="relu"),
             nn.ReLU(),
@@ -32,6 +27,11 @@ class SoftAlignment(nn.Module):
         )
         # Public checkpoints carry this layer; nothing ever used it.
         self.attn_proj = nn.Conv2d(n_att_channels, 1, 1).requires_grad_(False)
+        self.key_proj = nn.Sequential(
+            ConvNorm(n_text_channels, 2 * n_text_channels, 3, nonlinearity="relu"),
+            nn.ReLU(),
+            ConvNorm(2 * n_text_channels, n_att_channels),
+        )
 
     def forward(
         self, mel: Tensor, embedded: Tensor, text_mask: Tensor, prior: Tensor

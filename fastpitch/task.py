@@ -16,7 +16,7 @@ from common.config import AudioConfig, OptimizerConfig, RunConfig
 from common.distributed import Processes
 from common.ema import ExponentialMovingAverage
 from common.griffin_lim import GriffinLim
-from common.optim import make_optimizer, set_learning_rate, warmup_then_inverse_root
+from common.optim import load_optimizer, make_optimizer, set_learning_rate, warmup_then_inverse_root
 from common.plots import plot_alignment, plot_mel
 from common.precision import Precision
 from common.trainer import Metrics, Progress, Samples
@@ -144,13 +144,24 @@ class FastPitchTask:
             "state_dict": self.model.state_dict(),
             "ema_state_dict": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_name": self.optimization.optimizer,
             "scaler": self.precision.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
-        """Continues from a checkpoint."""
+        """Continues from a checkpoint, with this run's own optimizer settings.
+
+        Raises:
+            ValueError: the weights or the optimizer are others
+        """
+        trained_with = state.get("optimizer_name", self.optimization.optimizer)
+        if trained_with != self.optimization.optimizer:
+            raise ValueError(
+                f"--optimizer {self.optimization.optimizer} cannot continue {source}, which was "
+                f"trained with {trained_with}: resume with that, or use --init-from-checkpoint"
+            )
         load_weights(self.model, state["state_dict"], source)
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"], source)
         self.precision.load_state_dict(state["scaler"])
         if self.ema.model is not None:
             load_weights(self.ema.model, state.get("ema_state_dict") or state["state_dict"], source)

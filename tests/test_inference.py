@@ -17,16 +17,14 @@ from torch import Tensor
 import inference
 from common.phrases import Phrase, one_phrase, read_phrases
 from common.precision import Precision
-from common.synthesizer import Controls
+from common.synthesizer import Controls, load_pitch, read_texts
 from common.text import TextProcessor
 from inference import (
     InferenceConfig,
-    load_pitch,
     main,
     make_synthesizer,
     output_path,
     pitch_transform,
-    read_texts,
 )
 from models import load_generator
 from tests.conftest import golden

@@ -272,3 +272,31 @@ def test_missing_statistics_and_too_few_clips_are_sentences(corpus, tmp_path, ca
     assert "6 training clips do not fill one step" in refused(few, capsys)
     elsewhere = flags(corpus, tmp_path / "out", 1, "--dataset-path", str(tmp_path))
     assert "no pitch statistics" in refused(elsewhere, capsys)
+
+
+def test_a_stored_pitch_may_be_repeated_but_not_changed(corpus, trained, tmp_path, capsys):
+    stored = checkpoint(trained, 12)["state_dict"]
+    mean, std = stored["pitch_mean"].item(), stored["pitch_std"].item()
+    resume = ["--checkpoint-path", str(trained / "FastPitch_checkpoint_12.pt"), "--pitch-std"]
+    arguments = flags(corpus, tmp_path, 0, *resume, f"{std:.6f}", "--pitch-mean")
+    train.main([*arguments, f"{mean:.6f}"])
+    assert "differ from" in refused([*arguments, f"{mean + 1:.6f}"], capsys)
+
+
+def test_resuming_with_another_optimizer_is_refused(corpus, trained, capsys):
+    arguments = flags(corpus, trained, 13, "--resume", "--optimizer", "adam")
+    assert "--optimizer adam cannot continue" in refused(arguments, capsys)
+
+
+def test_resuming_takes_the_settings_of_the_command_line(corpus, tmp_path):
+    train.main(flags(corpus, tmp_path, 1, "--weight-decay", "0.1"))
+    train.main(flags(corpus, tmp_path, 2, "--weight-decay", "0.2", "--resume"))
+    (group,) = checkpoint(tmp_path, 2)["optimizer"]["param_groups"]
+    assert group["weight_decay"] == 0.2
+
+
+def test_a_public_checkpoint_is_resumed(corpus, shared, tmp_path):
+    public = shared / "golden" / "cli" / "FastPitch_checkpoint_7.pt"
+    arguments = flags(corpus, tmp_path, 8, "--checkpoint-path", str(public), "--optimizer", "adam")
+    train.main(arguments[: arguments.index("--symbols-embedding-dim")] + arguments[-4:])
+    assert checkpoint(tmp_path, 8)["iteration"] == 1234 + 1

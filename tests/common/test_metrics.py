@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common.distributed import Processes
-from common.metrics import Stopwatch, WeightedMeans, latency_summary
+from common.metrics import SpeechTimes, Stopwatch, WeightedMeans
 
 
 @pytest.mark.parametrize("as_tensors", [False, True], ids=["number weights", "tensor weights"])
@@ -67,16 +67,26 @@ def test_a_stopwatch_tells_the_seconds_since_it_was_made():
 
 
 def test_latencies_are_summed_up_as_numpy_does():
-    seconds = np.random.default_rng(0).gamma(2.0, 0.1, 200)
-    assert latency_summary(list(seconds)) == pytest.approx(
+    generator, vocoder = np.random.default_rng(0).gamma(2.0, 0.1, (2, 200))
+    times = SpeechTimes()
+    for seconds in zip(generator, vocoder, strict=True):
+        times.add(*seconds, num_symbols=10, num_frames=50, num_samples=11025)
+    total = generator + vocoder
+    assert times.summary("fastpitch", "hifigan", 22050) == pytest.approx(
         {
-            "avg_latency": seconds.mean(),
-            "90%_latency": np.quantile(seconds, 0.9),
-            "95%_latency": np.quantile(seconds, 0.95),
-            "99%_latency": np.quantile(seconds, 0.99),
+            "avg_fastpitch_latency": generator.mean(),
+            "avg_fastpitch_frames/s": 50 / generator.mean(),
+            "avg_fastpitch_letters/s": 10 / generator.mean(),
+            "avg_fastpitch_RTF": 0.5 / generator.mean(),
+            "avg_hifigan_latency": vocoder.mean(),
+            "avg_hifigan_samples/s": 11025 / vocoder.mean(),
+            "avg_hifigan_RTF": 0.5 / vocoder.mean(),
+            "avg_latency": total.mean(),
+            "90%_latency": np.quantile(total, 0.9),
+            "95%_latency": np.quantile(total, 0.95),
+            "99%_latency": np.quantile(total, 0.99),
+            "avg_samples/s": 11025 / total.mean(),
+            "avg_letters/s": 10 / total.mean(),
+            "avg_RTF": 0.5 / total.mean(),
         }
     )
-
-
-def test_one_latency_is_its_own_summary():
-    assert set(latency_summary([0.25]).values()) == {0.25}

@@ -79,6 +79,13 @@ def test_default_model_has_the_parameters_of_public_checkpoints(shared):
     state = FastPitch(FastPitchConfig()).state_dict()
     own = {k: (list(v.shape), str(v.dtype).removeprefix("torch.")) for k, v in state.items()}
     assert own == expected
+    assert list(own) == list(expected)  # optimizer states go by the order of the parameters
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_parameters_come_in_the_order_of_public_checkpoints(name):
+    fixture = golden(name)
+    assert list(load(fixture).state_dict()) == list(fixture["state_dict"])
 
 
 def test_durations_sum_to_mel_length(fixture):
