@@ -102,14 +102,16 @@ def make_optimizer(
     Frozen parameters are among its parameters, and never change: the states of public checkpoints
     count them.
     """
-    rule = {"lamb": Lamb, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return rule(
-        parameters,
-        lr=config.learning_rate,
-        betas=BETAS,
-        eps=EPS,
-        weight_decay=config.weight_decay,
-    )
+    settings = {
+        "lr": config.learning_rate,
+        "betas": BETAS,
+        "eps": EPS,
+        "weight_decay": config.weight_decay,
+    }
+    if config.optimizer == "lamb":
+        return Lamb(parameters, **settings)
+    rule = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    return rule(parameters, **settings, fused=True)
 
 
 def load_optimizer(

@@ -50,7 +50,7 @@ class Precision:
             () norm of the gradients before clipping, on the device
         """
         self.scaler.unscale_(optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True)
         self.scaler.step(optimizer)
         self.scaler.update()
         return grad_norm
