@@ -64,8 +64,8 @@ class Recording:
 class Model:
     """A trained FastPitch with its own reading of texts and audio."""
 
-    def __init__(self, checkpoint: Path) -> None:
-        self.generator: FastPitch = load_generator(checkpoint)
+    def __init__(self, checkpoint: Path, ema: bool = False) -> None:
+        self.generator: FastPitch = load_generator(checkpoint, ema=ema)
         self.audio = self.generator.audio
         self.text = TextProcessor(self.generator.text)
 
@@ -130,7 +130,7 @@ def make_report(args: argparse.Namespace) -> Report:
     Raises:
         FileNotFoundError, ValueError: something that an earlier stage makes is missing or broken.
     """
-    model = Model(args.fastpitch)
+    model = Model(args.fastpitch, args.ema)
     log = read_training_log(args.log_file)
     data = DataConfig(
         dataset_path=args.dataset_path,
@@ -300,6 +300,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--load-pitch-from-disk", action="store_true", help="read pitch, do not estimate it"
     )
+    parser.add_argument("--ema", action="store_true", help="show the averaged weights")
     args = parser.parse_args(argv)
     try:
         page = render(make_report(args))
