@@ -27,23 +27,20 @@ fi
 # A small model that learns to speak in minutes on two cores. The rate rises over the warm-up to
 # learning-rate / sqrt(warmup-steps), then falls as 1 / sqrt(step).
 model_and_training=(
-  --epochs "${DEMO_EPOCHS:-150}"
-  --batch-size 16
-  --optimizer adam
-  --learning-rate 0.03
-  --warmup-steps 150
+  --epochs "${DEMO_EPOCHS:-66}"
+  --batch-size 8
+  --optimizer adam --learning-rate 0.0424 --warmup-steps 200
+  --ema-decay 0.995 # the averaged weights speak better than the last ones
   --symbols-embedding-dim 192
   --in-fft-n-layers 3 --in-fft-output-size 192 --in-fft-conv1d-filter-size 512
   --out-fft-n-layers 3 --out-fft-output-size 192 --out-fft-conv1d-filter-size 512
-  --dur-predictor-loss-scale 0.1
-  --pitch-predictor-loss-scale 0.1
-  --kl-loss-start-epoch 30 --kl-loss-warmup-epochs 30
-  --p-arpabet 1.0
+  --energy-conditioning
+  --dur-predictor-loss-scale 0.1 --pitch-predictor-loss-scale 0.1
+  --kl-loss-start-epoch 10 --kl-loss-warmup-epochs 10
   --text-cleaners english_cleaners_v2
-  --num-workers 1
-  --validation-freq 5
-  --samples-freq 50
-  --epochs-per-checkpoint 25
+  --p-arpabet 1.0 --several-pronunciations first # hardly a word in letters
+  --num-workers 0
+  --validation-freq 3 --samples-freq 33 --epochs-per-checkpoint 11
 )
 
 most_clips=240 # to train on; more would take longer than a demo may
@@ -119,14 +116,14 @@ python train.py --output "$output/training" --resume "${cuda[@]}" \
 
 stage "speaking"
 python inference.py --input "$phrases" --output "$output/speech" --save-mels "${cuda[@]}" \
-  --fastpitch "$(newest_checkpoint)"
+  --fastpitch "$(newest_checkpoint)" --ema
 
 stage "writing the report"
 python -m scripts.demo.report --output "$output/report.html" --phrases "$phrases" \
   --speech "$output/speech" --fastpitch "$(newest_checkpoint)" \
   --log-file "$output/training/nvlog.json" --dataset-path "$corpus" \
   --training-files "$training_files" --validation-files "$validation_files" \
-  --timings "$output/timings.tsv" --load-pitch-from-disk
+  --timings "$output/timings.tsv" --load-pitch-from-disk --ema
 end_stage
 
 printf '\nDone in %d min %02d s. Open %s in a browser.\n' $((SECONDS / 60)) $((SECONDS % 60)) \
