@@ -27,7 +27,7 @@ fi
 # A small model that learns to speak in minutes on two cores. The rate rises over the warm-up to
 # learning-rate / sqrt(warmup-steps), then falls as 1 / sqrt(step).
 model_and_training=(
-  --epochs "${DEMO_EPOCHS:-56}"
+  --epochs "${DEMO_EPOCHS:-52}"
   --batch-size 8
   --optimizer adam --learning-rate 0.0424 --warmup-steps 200
   --ema-decay 0.995 # the averaged weights speak better than the last ones
@@ -40,7 +40,7 @@ model_and_training=(
   --text-cleaners english_cleaners_v2
   --p-arpabet 1.0 --several-pronunciations first # hardly a word in letters
   --num-workers 0
-  --validation-freq 4 --samples-freq 28 --epochs-per-checkpoint 14
+  --validation-freq 4 --samples-freq 26 --epochs-per-checkpoint 13
 )
 
 most_clips=240 # to train on; more would take longer than a demo may
