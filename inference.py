@@ -18,6 +18,7 @@ from common.audio import write_wav
 from common.cli import FlagParser, flag, flag_name
 from common.config import ONLY_COMPATIBLE, AudioConfig, TextConfig
 from common.distributed import Processes
+from common.files import check_file, check_folder
 from common.griffin_lim import GriffinLim
 from common.metrics import SpeechTimes, Stopwatch
 from common.phrases import Phrase, one_phrase, read_phrases
@@ -140,7 +141,12 @@ class InferenceConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Speaks what the flags ask for."""
     configure_console()
-    parser = FlagParser(__doc__, InferenceConfig, TextConfig)
+    parser = FlagParser(
+        "Speaks texts with a trained FastPitch, and says how long it took.",
+        InferenceConfig,
+        TextConfig,
+        from_checkpoint=(TextConfig,),
+    )
     given = parser.parse(argv)
     config = parser.build(InferenceConfig, given)
     try:
@@ -152,14 +158,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = TextProcessor(text_config)
         check_alphabet(text, generator.config.n_symbols)
         phrases = find_phrases(config)
+        for phrase in phrases:
+            check_file(output_path(phrase, config), f"{phrase.source}: output")
         sequences = read_texts(phrases, text, config.seed)
         check_speakers(phrases, generator.config.n_speakers)
         synthesizer = make_synthesizer(generator, text, Precision(config.amp, device))
-    except (ValueError, FileNotFoundError) as error:
+        warn_of_ignored(config)
+        measured = speak_all(synthesizer, phrases, sequences, config, generator.audio)
+        report(measured, config, generator.audio)
+    except (ValueError, OSError) as error:
         parser.error(str(error))
-    warn_of_ignored(config)
-    measured = speak_all(synthesizer, phrases, sequences, config, generator.audio)
-    report(measured, config, generator.audio)
 
 
 def make_generator(config: InferenceConfig, device: torch.device) -> FastPitch:
@@ -177,12 +185,11 @@ def make_generator(config: InferenceConfig, device: torch.device) -> FastPitch:
 
 
 def check_output(config: InferenceConfig) -> None:
-    """Refuses to write where a file is in the way of a folder, or the other way round."""
-    files = [path for path in (config.folder, *config.folder.parents) if path.is_file()]
-    if files:
-        raise ValueError(f"--output {config.output} must be a folder, but {files[0]} is a file")
-    if config.names_file and config.output.is_dir():
-        raise ValueError(f"--output {config.output} must be a file, but is a folder")
+    """Refuses paths that cannot be written."""
+    if config.names_file:
+        check_file(config.output, "--output")
+    check_folder(config.folder, "--output")
+    check_file(log_path(config), "--log-file")
 
 
 def check_alphabet(text: TextProcessor, n_symbols: int) -> None:
@@ -299,6 +306,11 @@ def output_path(phrase: Phrase, config: InferenceConfig) -> Path:
     return config.output if config.names_file else config.output / phrase.output
 
 
+def log_path(config: InferenceConfig) -> Path:
+    """Where the DLLogger lines go."""
+    return config.log_file or config.folder / "nvlog_infer.json"
+
+
 def write_phrase(
     path: Path, mel: Tensor, wave: Tensor, config: InferenceConfig, audio: AudioConfig
 ) -> None:
@@ -321,7 +333,7 @@ def fade_end(wave: Tensor, num_samples: int) -> Tensor:
 def report(measured: SpeechTimes, config: InferenceConfig, audio: AudioConfig) -> None:
     """Says where the audio is and how fast it came, and logs it."""
     metrics = measured.summary("fastpitch", "griffin_lim", audio.sampling_rate)
-    log = open_json_log(config.log_file or config.folder / "nvlog_infer.json")
+    log = open_json_log(log_path(config))
     log.log((), metrics)
     log.flush()
     for name, value in metrics.items():

@@ -18,6 +18,7 @@ from common.checks import DataCheck
 from common.cli import FlagParser, flag
 from common.config import F0_METHODS, ONLY_COMPATIBLE, AudioConfig, TextConfig
 from common.filelists import Utterance
+from common.files import check_file, check_folder
 from common.parallel import available_cores
 from common.pitch import save_pitch_statistics
 from common.records import PreparationRecord
@@ -141,6 +142,8 @@ def _read_utterances(
 ) -> list[Utterance]:
     if not config.dataset_path.is_dir():
         raise FileNotFoundError(f"--dataset-path {config.dataset_path}: no such folder")
+    check_folder(config.dataset_path, "--dataset-path")
+    check_file(config.dataset_path / config.log_file, "--log-file")
     check = DataCheck(
         dataset_path=config.dataset_path,
         audio=audio,

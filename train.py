@@ -22,6 +22,7 @@ from common.cli import FlagParser
 from common.config import AudioConfig, DataConfig, OptimizerConfig, RunConfig, TextConfig, setup_of
 from common.distributed import Processes
 from common.filelists import Utterance
+from common.files import check_file, check_folder
 from common.loaders import EpochBatches, make_loader
 from common.pitch import load_pitch_statistics
 from common.tb_dllogger import FileLogger, NullLogger, TrainingLogger, configure_console
@@ -86,21 +87,28 @@ class Start:
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains, or validates with `--epochs 0`."""
     configure_console()
-    parser = FlagParser(__doc__, *get_type_hints(Settings).values())
+    parser = FlagParser(
+        "Trains FastPitch on a prepared dataset, or validates a checkpoint with --epochs 0.",
+        *get_type_hints(Settings).values(),
+    )
     given = parser.parse(argv)
     try:
         processes = Processes(cuda=parser.build(RunConfig, given).cuda)
         start = find_start(parser.build(RunConfig, given))
         settings = resolve_settings(parser, given, start)
+        check_paths(settings.run, settings.data)
         trainer = make_trainer(settings, start, processes)
         trainer.restore()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     try:
         trainer.fit()
     except KeyboardInterrupt:
         logger.warning("Interrupted: the same command with --resume continues")
         sys.exit(130)
+    except OSError as error:
+        logger.error("train.py: stopped: %s", error)
+        sys.exit(1)
     finally:
         trainer.report.close()
         processes.close()
@@ -118,6 +126,15 @@ def find_start(run: RunConfig) -> Start | None:
             "continue it with --resume, or choose another folder"
         )
     return Start(path=path, contents=load_checkpoint(path)) if path is not None else None
+
+
+def check_paths(run: RunConfig, data: DataConfig) -> None:
+    """Refuses paths that cannot be written, before any work is done."""
+    check_folder(run.output, "--output")
+    if run.log_file is not None:
+        check_file(run.log_file, "--log-file")
+    if data.pitch_online_dir is not None:
+        check_folder(data.pitch_online_dir, "--pitch-online-dir")
 
 
 def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start | None) -> Settings:
@@ -141,6 +158,8 @@ def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start 
 
 def resolve_pitch(data: DataConfig, run: RunConfig, start: Start | None) -> DataConfig:
     """Pitch statistics from, in falling rank: the command line, the checkpoint, the dataset."""
+    if not data.dataset_path.is_dir():
+        raise FileNotFoundError(f"--dataset-path {data.dataset_path}: no such folder")
     prepared = load_pitch_statistics(data.dataset_path)
     continues = start is not None and run.init_from_checkpoint is None
     if data.pitch_mean is not None:
@@ -152,11 +171,12 @@ def resolve_pitch(data: DataConfig, run: RunConfig, start: Start | None) -> Data
         return data
     if start is not None:
         mean, std = start.pitch
-        if prepared and not continues:
+        own = prepared and (prepared.mean_hz, prepared.std_hz)
+        if own and not continues and not _same_pitch(start.pitch, own):
             logger.info(
                 "Pitch mean %.2f Hz and deviation %.2f Hz are those of %s; the dataset's own are "
                 "%.2f and %.2f: --pitch-mean and --pitch-std choose",
-                *(mean, std, start.path, prepared.mean_hz, prepared.std_hz),
+                *(mean, std, start.path, *own),
             )
     elif prepared is not None:
         mean, std = prepared.mean_hz, prepared.std_hz
@@ -237,6 +257,7 @@ def read_datasets(
         bad_list=run.output / "skipped_clips.txt",
         n_speakers=data.n_speakers,
         max_clip_seconds=data.max_clip_seconds,
+        are_mels=data.load_mel_from_disk,
         need_pitch=data.load_pitch_from_disk,
         skip_bad=data.skip_bad,
         num_workers=run.num_workers,

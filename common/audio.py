@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
 from pathlib import Path
 from typing import Literal
@@ -18,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.config import AudioConfig
-
-logger = logging.getLogger(__name__)
+from common.files import is_file
 
 LOG_FLOOR = 1e-5
 MAGNITUDE_EPSILON = 1e-9
@@ -47,7 +44,7 @@ def read_at_own_rate(path: Path | str) -> tuple[np.ndarray, int]:
         FileNotFoundError, ValueError: as `read_audio`
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise FileNotFoundError(f"{path}: no such audio file")
     try:
         audio, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -79,7 +76,10 @@ def write_wav(path: Path | str, audio: np.ndarray | Tensor, sampling_rate: int) 
         raise ValueError(f"{path}: audio holds NaN or infinite samples, not written")
     samples = np.rint(np.asarray(audio, dtype=np.float64) * 32768)
     pcm = np.clip(samples, -32768, 32767).astype(np.int16)
-    soundfile.write(path, pcm, sampling_rate, subtype="PCM_16", format="WAV")
+    try:
+        soundfile.write(path, pcm, sampling_rate, subtype="PCM_16", format="WAV")
+    except soundfile.LibsndfileError as error:
+        raise OSError(f"{path}: cannot be written: {error.error_string}") from error
 
 
 class MelSpectrogram(nn.Module):
@@ -149,14 +149,13 @@ class MelSpectrogram(nn.Module):
 
 
 def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """Audio at another rate, said once per process; the same rate returns it as it is.
+    """Audio at another rate; the same rate returns it as it is.
 
     Args:
         audio: (T_audio,) float32 in [-1, 1], as is the result
     """
     if from_rate == to_rate:
         return audio
-    _say_resampled(from_rate, to_rate)
     # The filter rings: a peak near full scale may overshoot it.
     return np.clip(soxr.resample(audio, from_rate, to_rate), -1.0, 1.0)
 
@@ -164,8 +163,3 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
     """How many samples `resample` makes of `num_samples`."""
     return math.floor(num_samples * to_rate / from_rate + 0.5)
-
-
-@functools.cache
-def _say_resampled(from_rate: int, to_rate: int) -> None:
-    logger.warning("audio at %d Hz is resampled to %d Hz", from_rate, to_rate)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -69,6 +70,8 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dic
         ValueError: the file is no checkpoint, or is damaged
     """
     path = Path(path)
+    if path.is_dir():
+        raise FileNotFoundError(f"{path}: is a folder: name the checkpoint in it, a file *.pt")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     checkpoint = load_tensors(path, device, expected="checkpoint")
@@ -78,7 +81,10 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dic
 
 
 def load_tensors(
-    path: Path, device: torch.device | str = "cpu", expected: str = "file of tensors"
+    path: Path,
+    device: torch.device | str = "cpu",
+    expected: str = "file of tensors",
+    mmap: bool = False,
 ) -> Any:
     """Reads what `torch.save` wrote; tensors and plain values only, no code runs.
 
@@ -86,17 +92,18 @@ def load_tensors(
         path: of the file
         device: where to put the tensors
         expected: what an error calls the file
+        mmap: read the tensors only where they are used
 
     Raises:
         ValueError: the file holds anything else, or is damaged
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except Exception as error:  # wrong bytes make the reader fail in any way, AssertionError too
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{path}: not a readable {expected}, or damaged ({type(error).__name__}: {reason})"
-        ) from error
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's own words advise to run its code
+            reason = "it holds something else than tensors and plain values"
+        raise ValueError(f"{path}: not a readable {expected}, or damaged ({reason})") from error
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:

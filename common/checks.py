@@ -23,16 +23,21 @@ PLACES_SHOWN = 20  # of a warning that concerns many lines
 
 
 class BadDataset(ValueError):  # noqa: N818
-    """The data has problems; the text lists them all."""
+    """The data has problems; the text lists them all.
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    Args:
+        problems: in the order to list them
+        left_without: the lists of which nothing would be left but for these clips
+    """
+
+    def __init__(self, problems: Sequence[Problem], left_without: str | None = None) -> None:
         self.problems = list(problems)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         lines = "\n".join(f"  {problem}" for problem in self.problems)
-        super().__init__(
-            f"{count} in the data, nothing was written:\n{lines}\n"
-            "Mend the files or the lists, or leave these clips out with --skip-bad."
-        )
+        advice = "Mend the files or the lists, or leave these clips out with --skip-bad."
+        if left_without is not None:
+            advice = f"Mend them: --skip-bad would leave no clip of the {left_without} lists."
+        super().__init__(f"{count} in the data, nothing was written:\n{lines}\n{advice}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,7 @@ class DataCheck:
     """Reads file lists and leaves no problem for later.
 
     Args:
+        are_mels: the lists name mels, not audio.
         need_pitch: pitch files must be there and fit their clips.
         bad_list: where the clips that `skip_bad` leaves out are listed.
     """
@@ -50,6 +56,7 @@ class DataCheck:
     bad_list: Path
     n_speakers: int = 1
     max_clip_seconds: float = 30.0
+    are_mels: bool = False
     need_pitch: bool = False
     skip_bad: bool = False
     num_workers: int = 1
@@ -76,47 +83,35 @@ class DataCheck:
             self.text,
             validation=validation,
             max_clip_seconds=self.max_clip_seconds,
+            are_mels=self.are_mels,
             need_pitch=self.need_pitch,
             record=PreparationRecord(self.dataset_path),
             num_workers=self.num_workers,
         )
-        good = checked(
-            [*training, *validation], problems, skip_bad=self.skip_bad, bad_list=self.bad_list
-        )
-        kept = {utterance.source for utterance in good}
-        training = [utterance for utterance in training if utterance.source in kept]
-        validation = [utterance for utterance in validation if utterance.source in kept]
+        for problem in problems:
+            if problem.severity == "warning":
+                logger.warning("%s", problem)
+        errors = [problem for problem in problems if problem.severity == "error"]
+        if not errors:
+            return training, validation
+        if not self.skip_bad:
+            raise BadDataset(errors)
+        bad = {error.source for error in errors}
+        training = [utterance for utterance in training if utterance.source not in bad]
+        validation = [utterance for utterance in validation if utterance.source not in bad]
         if not training or (validation_files and not validation):
-            kind = "validation" if training else "training"
-            raise ValueError(f"--skip-bad leaves no clip of the {kind} lists: see {self.bad_list}")
+            raise BadDataset(errors, left_without="validation" if training else "training")
+        self._list_bad(errors)
         return training, validation
 
-
-def checked(
-    utterances: Sequence[Utterance],
-    problems: Sequence[Problem],
-    *,
-    skip_bad: bool,
-    bad_list: Path,
-) -> list[Utterance]:
-    """The utterances without problems; warnings are logged and leave nothing out.
-
-    Raises:
-        BadDataset: there are problems and `skip_bad` is off, or no utterance is left.
-    """
-    for problem in problems:
-        if problem.severity == "warning":
-            logger.warning("%s", problem)
-    errors = [problem for problem in problems if problem.severity == "error"]
-    bad = {error.source for error in errors}
-    good = [utterance for utterance in utterances if utterance.source not in bad]
-    if errors and not (skip_bad and good):
-        raise BadDataset(errors)
-    if errors:
-        with atomic_path(bad_list) as unfinished:
+    def _list_bad(self, errors: Sequence[Problem]) -> None:
+        with atomic_path(self.bad_list) as unfinished:
             unfinished.write_text("".join(f"{error}\n" for error in errors), encoding="utf-8")
-        logger.warning("--skip-bad: %d lines are left out, listed in %s", len(bad), bad_list)
-    return good
+        logger.warning(
+            "--skip-bad: %d lines are left out, listed in %s",
+            len({error.source for error in errors}),
+            self.bad_list,
+        )
 
 
 def check_utterances(
@@ -126,6 +121,7 @@ def check_utterances(
     *,
     validation: Sequence[Utterance] = (),
     max_clip_seconds: float = 30.0,
+    are_mels: bool = False,
     need_pitch: bool = False,
     record: PreparationRecord | None = None,
     num_workers: int = 1,
@@ -134,12 +130,18 @@ def check_utterances(
 
     Args:
         validation: checked as well; none of its clips may be among `utterances`.
+        are_mels: what the utterances call audio are mels.
         need_pitch: pitch files must be named, be there and fit their clips.
         record: clips that it knows, unchanged, are not read again.
     """
     everything = [*utterances, *validation]
     facts = examine_clips(
-        everything, audio, need_pitch=need_pitch, record=record, num_workers=num_workers
+        everything,
+        audio,
+        are_mels=are_mels,
+        need_pitch=need_pitch,
+        record=record,
+        num_workers=num_workers,
     )
     repeated = _find_repetitions(utterances, validation)
     dropped: dict[str, list[Utterance]] = {}

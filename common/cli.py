@@ -8,7 +8,7 @@ import dataclasses
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,15 +21,20 @@ def flag(
     help: str,
     short: str | None = None,
     choices: Sequence[str] | None = None,
+    shown: str | None = None,
 ) -> Any:
     """A dataclass field that is also a command-line flag.
 
     The field's name gives the flag (`text_cleaners` -> `--text-cleaners`), its annotation the
     type: `bool` is a switch, `tuple[X, ...]` takes several values, `X | None` may be left out.
     A field without default is a required flag.
+
+    Args:
+        shown: what the help calls the default, where its value says nothing to a reader
     """
     return dataclasses.field(
-        default=default, metadata={"help": help, "short": short, "choices": choices}
+        default=default,
+        metadata={"help": help, "short": short, "choices": choices, "shown": shown},
     )
 
 
@@ -39,14 +44,26 @@ class FlagParser(argparse.ArgumentParser):
     `parse` returns only what the user typed, so that a value from a checkpoint can stand between
     a flag's default and the user's own word; see `build`. Underscores are accepted for dashes. Two
     configs may declare the same field (`n_mel_channels`): it is one flag, given to both.
+
+    Args:
+        description: what the program does
+        config_classes: whose fields are flags
+        from_checkpoint: those of them whose values a checkpoint brings along, but for paths
+        prog: what the program is called, unless by its file
     """
 
-    def __init__(self, description: str, *config_classes: type) -> None:
-        super().__init__(description=description, allow_abbrev=False)
+    def __init__(
+        self,
+        description: str,
+        *config_classes: type,
+        from_checkpoint: Collection[type] = (),
+        prog: str | None = None,
+    ) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
         declared: dict[str, dataclasses.Field] = {}
         for config_class in config_classes:
             hints = typing.get_type_hints(config_class)
-            group = self.add_argument_group(config_class.__doc__.splitlines()[0])
+            group = self.add_argument_group(config_class.__doc__.splitlines()[0].rstrip("."))
             for field in dataclasses.fields(config_class):
                 if "help" not in field.metadata:
                     continue
@@ -54,7 +71,8 @@ class FlagParser(argparse.ArgumentParser):
                     assert field.default == declared[field.name].default, field.name
                     continue
                 declared[field.name] = field
-                _add_flag(group, field, hints[field.name])
+                known_later = config_class in from_checkpoint
+                _add_flag(group, field, hints[field.name], _help(field, known_later))
 
     def parse(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
         """The flags on the command line (`sys.argv` unless given) by field name.
@@ -76,18 +94,24 @@ class FlagParser(argparse.ArgumentParser):
         except ValueError as error:
             self.error(str(error))
 
+    def error(self, message: str) -> typing.NoReturn:
+        """Exits with code 2 and a sentence; the usage of a hundred flags would bury it."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
 
 def flag_name(field_name: str) -> str:
     """`text_cleaners` -> `--text-cleaners`."""
     return "--" + field_name.replace("_", "-")
 
 
-def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field, hint: Any) -> None:
+def _add_flag(
+    group: argparse._ArgumentGroup, field: dataclasses.Field, hint: Any, text: str
+) -> None:
     names = [field.metadata["short"]] if field.metadata["short"] else []
     names.append(flag_name(field.name))
     required = field.default is dataclasses.MISSING
     options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
-    options["help"] = _help(field).replace("%", "%%")
+    options["help"] = text.replace("%", "%%")
     if hint is bool:
         group.add_argument(*names, action="store_true", **options)
         return
@@ -104,14 +128,18 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field, hint: An
     )
 
 
-def _help(field: dataclasses.Field) -> str:
+def _help(field: dataclasses.Field, from_checkpoint: bool) -> str:
     text = field.metadata["help"]
     if field.default is dataclasses.MISSING:
         return f"{text} (required)"
     default = field.default
     if default is None or default is False or default == ():
         return text
-    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    shown = field.metadata["shown"]
+    if from_checkpoint and not isinstance(default, Path):
+        shown = "the checkpoint's"
+    elif shown is None:
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
     return f"{text} (default: {shown})"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ import numpy as np
 import torch
 
 from common.audio import read_at_own_rate, resampled_length
+from common.checkpoint import load_tensors
 from common.config import F0_METHODS, AudioConfig
 from common.filelists import Utterance
+from common.files import is_file
 from common.parallel import run_parallel
 from common.records import ClipRecord, PreparationRecord, pitch_settings
 
@@ -42,6 +43,7 @@ class _Examination:
     audio: Path
     pitch: Path | None
     config: AudioConfig
+    is_mel: bool
     known: ClipFacts | None
 
 
@@ -49,6 +51,7 @@ def examine_clips(
     utterances: Sequence[Utterance],
     config: AudioConfig,
     *,
+    are_mels: bool = False,
     need_pitch: bool = False,
     record: PreparationRecord | None = None,
     num_workers: int = 1,
@@ -56,17 +59,20 @@ def examine_clips(
     """Facts about each utterance's audio (or mel) and, if needed, its pitch file.
 
     Args:
-        record: clips that it knows, unchanged, are not read again.
+        are_mels: what the utterances call audio are mels.
+        record: audio that it knows, unchanged, is not read again.
     """
     examinations = []
     for utterance in utterances:
-        clip = None if record is None else record.find(utterance.audio)
+        clip = None if record is None or are_mels else record.find(utterance.audio)
         known = None if clip is None else _facts(clip.num_samples, clip.sampling_rate, config)
         pitch = utterance.pitch if need_pitch else None
         if clip is not None and pitch is not None and _is_prepared(pitch, clip, config):
             pitch = None
         examinations.append(
-            _Examination(audio=utterance.audio, pitch=pitch, config=config, known=known)
+            _Examination(
+                audio=utterance.audio, pitch=pitch, config=config, is_mel=are_mels, known=known
+            )
         )
     unknown = sum(each.known is None for each in examinations)
     workers = 1
@@ -85,8 +91,8 @@ def _is_prepared(pitch: Path, clip: ClipRecord, config: AudioConfig) -> bool:
 def _examine(examination: _Examination) -> ClipFacts:
     facts = examination.known
     if facts is None:
-        is_mel = examination.audio.suffix == ".pt"
-        facts = (_examine_mel if is_mel else _examine_audio)(examination.audio, examination.config)
+        examine = _examine_mel if examination.is_mel else _examine_audio
+        facts = examine(examination.audio, examination.config)
     if examination.pitch is None or facts.faults:
         return facts
     fault = _find_pitch_fault(examination.pitch, facts.num_frames)
@@ -94,6 +100,9 @@ def _examine(examination: _Examination) -> ClipFacts:
 
 
 def _examine_audio(path: Path, config: AudioConfig) -> ClipFacts:
+    if path.suffix == ".pt":
+        fault = "a file of tensors, expected audio: mels are read with --load-mel-from-disk"
+        return ClipFacts(faults=(fault,))
     try:
         audio, file_rate = read_at_own_rate(path)
     except (FileNotFoundError, ValueError) as error:
@@ -117,6 +126,9 @@ def _facts(num_samples: int, file_rate: int, config: AudioConfig) -> ClipFacts:
 
 
 def _examine_mel(path: Path, config: AudioConfig) -> ClipFacts:
+    if path.suffix != ".pt":
+        fault = "expected a mel, mels/x.pt: audio is read without --load-mel-from-disk"
+        return ClipFacts(faults=(fault,))
     mel = _load_tensor(path)
     if isinstance(mel, str):
         return ClipFacts(faults=(mel,))
@@ -142,12 +154,12 @@ def _find_pitch_fault(path: Path, num_frames: int) -> str | None:
 
 def _load_tensor(path: Path) -> torch.Tensor | str:
     """The tensor, unread until it is used; or what is wrong with the file."""
-    if not path.is_file():
+    if not is_file(path):
         return "no such file: make it with prepare_dataset.py"
     try:
-        tensor = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        return f"not a tensor that prepare_dataset.py wrote ({type(error).__name__}): make it again"
+        tensor = load_tensors(path, mmap=True)
+    except ValueError:
+        return "not a tensor that prepare_dataset.py wrote, or damaged: make it again"
     if not isinstance(tensor, torch.Tensor):
         return f"expected a tensor, got {type(tensor).__name__}: make it with prepare_dataset.py"
     return tensor

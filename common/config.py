@@ -71,7 +71,9 @@ class TextConfig:
         help="words with several pronunciations: leave letters, or take the dictionary's first",
     )
     heteronyms_path: Path = flag(
-        DEFAULT_HETERONYMS, help="words with several readings, never turned into phonemes"
+        DEFAULT_HETERONYMS,
+        help="words with several readings, never turned into phonemes",
+        shown="cmudict/heteronyms of this project",
     )
     cmudict_path: Path | None = flag(
         None, help="pronouncing dictionary (default: the package cmudict)"
@@ -118,6 +120,11 @@ class DataConfig:
             _require(self.pitch_std > 0, "pitch_std", "must be positive", self.pitch_std)
         if self.load_pitch_from_disk and self.pitch_online_dir is not None:
             raise ValueError("--pitch-online-dir has no use with --load-pitch-from-disk")
+        if self.load_mel_from_disk and not self.load_pitch_from_disk:
+            raise ValueError(
+                "--load-mel-from-disk needs --load-pitch-from-disk: pitch is computed from audio, "
+                "which the file lists do not name then"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

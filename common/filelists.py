@@ -116,6 +116,8 @@ def _parse_line(
         line = raw_line.decode("utf-8").rstrip("\r")
     except UnicodeDecodeError:
         return Problem(source, None, "not UTF-8 text: save the file list as UTF-8")
+    if "\0" in line:  # as in UTF-16; no path can hold it
+        return Problem(source, None, "a NUL character: save the file list as UTF-8")
     audio, *columns = line.split("|")
     if not audio.strip():
         return Problem(source, None, "the first column, the audio file, is empty")

@@ -9,6 +9,42 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def is_file(path: Path) -> bool:
+    """Whether it is one; False, too, for a name that is too long to be any file's."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def check_folder(folder: Path, flag: str) -> None:
+    """Refuses a folder that cannot be made or written to; changes nothing.
+
+    Args:
+        folder: that is there or is to be made
+        flag: that named it
+
+    Raises:
+        ValueError: a file is in the way, or the user may not write there
+    """
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise ValueError(f"{flag} {folder} must be a folder, but {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"{flag} {folder} cannot be written: {existing} allows no new files")
+
+
+def check_file(path: Path, flag: str) -> None:
+    """Refuses a file that cannot be written; changes nothing.
+
+    Raises:
+        ValueError: a folder has its name, or its own folder is refused
+    """
+    if path.is_dir():
+        raise ValueError(f"{flag} {path} must be a file, but is a folder")
+    check_folder(path.parent, flag)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends well.

@@ -92,8 +92,10 @@ def _read_text(path: str, name: str) -> str:
 
 
 def _read_file(path: Path) -> bytes:
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"--input {path}: no such file")
+    if path.is_dir():
+        raise ValueError(f"--input {path}: expected a file, but is a folder")
     return path.read_bytes()
 
 

@@ -85,13 +85,23 @@ class Synthesizer:
 
     @torch.no_grad()
     def generate(self, phrases: Sequence[SymbolSequence], controls: Controls) -> list[Tensor]:
-        """Mels of several texts, each (n_mels, T_mel). Long texts are spoken in pieces."""
+        """Mels of several texts, each (n_mels, T_mel). Long texts are spoken in pieces.
+
+        Raises:
+            ValueError: the model gives no numbers
+        """
         mels: list[list[Tensor]] = [[] for _ in phrases]
         for batch in self._batches(phrases):
             spoken = self._infer([piece for _, piece in batch], controls)
             for (n, _), mel, mel_len in zip(batch, spoken.mel, spoken.mel_lens, strict=True):
                 mels[n].append(mel[:, :mel_len].float())
-        return [torch.cat(parts, dim=1) for parts in mels]
+        whole = [torch.cat(parts, dim=1) for parts in mels]
+        if not all(bool(mel.isfinite().all()) for mel in whole):
+            raise ValueError(
+                "the model's mels hold NaN or infinite values: has its training diverged? An "
+                "earlier checkpoint, no --amp, or weaker pitch transforms may help"
+            )
+        return whole
 
     @torch.no_grad()
     def vocode(self, mels: Sequence[Tensor]) -> list[Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.audio import MelSpectrogram, read_audio
+from common.checkpoint import load_tensors
 from common.config import AudioConfig, DataConfig
 from common.filelists import Utterance
 from common.files import atomic_path
@@ -143,17 +144,18 @@ class FastPitchDataset(Dataset):
                     f"{num_frames}: prepare the dataset again"
                 )
         else:
-            pitch_hz = self._online_pitch(utterance)
+            pitch_hz = self._online_pitch(utterance, num_frames)
         voiced = pitch_hz > 0
         return torch.where(voiced, (pitch_hz - self.pitch_mean) / self.pitch_std, 0)
 
     def _pitch_path(self, utterance: Utterance) -> Path:
         return utterance.pitch or self.data.dataset_path / "pitch" / f"{utterance.name}.pt"
 
-    def _online_pitch(self, utterance: Utterance) -> Tensor:
+    def _online_pitch(self, utterance: Utterance, num_frames: int) -> Tensor:
         cache = self._online_cache(utterance)
-        if cache is not None and cache.exists():
-            return _load_feature(cache)
+        kept = None if cache is None else _read_kept_pitch(cache, num_frames)
+        if kept is not None:
+            return kept
         samples = read_audio(utterance.audio, self.audio.sampling_rate)
         pitch = torch.from_numpy(estimate_pitch(samples, self.audio, self.data.pitch_online_method))
         if cache is not None:
@@ -189,4 +191,16 @@ def collate(samples: Sequence[Sample], padding_idx: int = 0) -> Batch:
 def _load_feature(path: Path) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file: run prepare_dataset.py first")
-    return torch.load(path, weights_only=True).float()
+    return load_tensors(path).float()
+
+
+def _read_kept_pitch(path: Path, num_frames: int) -> Tensor | None:
+    """(T_mel) Hz; None where there is none, or that of a clip as it was before."""
+    if not path.is_file():
+        return None
+    try:
+        pitch = load_tensors(path)
+    except ValueError as error:
+        logger.warning("%s: computed again", error)
+        return None
+    return pitch if isinstance(pitch, Tensor) and pitch.shape == (num_frames,) else None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from fastpitch.arg_parser import FastPitchLossConfig
 from fastpitch.data_function import Batch
 from fastpitch.loss_function import BatchCounts, FastPitchLoss
 from fastpitch.model import FastPitch
+
+logger = logging.getLogger(__name__)
 
 
 class FastPitchTask:
@@ -165,6 +168,10 @@ class FastPitchTask:
         self.precision.load_state_dict(state["scaler"])
         if self.ema.model is not None:
             load_weights(self.ema.model, state.get("ema_state_dict") or state["state_dict"], source)
+        elif state.get("ema_state_dict"):
+            logger.warning(
+                "%s holds averaged weights, which this run drops: --ema-decay keeps them", source
+            )
 
     def _backward(self, batch: Batch, counts: BatchCounts, kl_weight: float) -> Metrics:
         with self.precision.autocast():

@@ -84,7 +84,6 @@ def test_only_checkpoint_and_feature_modules_read_and_write_tensors():
     }
     assert users == {
         "common.checkpoint",
-        "common.clips",
         "fastpitch.data_function",
         "fastpitch.preparation",
     }

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 
+import inference
+import train
 from common.cli import FlagParser, flag, flag_name
 from common.config import AudioConfig, DataConfig, OptimizerConfig, RunConfig, TextConfig
 from fastpitch.arg_parser import FastPitchConfig, FastPitchLossConfig
@@ -198,3 +201,30 @@ def test_every_flag_is_used_or_says_that_it_is_not(config):
         by_attribute = f".{field.name}" in code
         by_pattern = "predictor" in field.name  # read by name from the config, see _predictor
         assert idle or by_attribute or by_pattern, flag_name(field.name)
+
+
+@pytest.mark.parametrize("command", ["train", "inference", "prepare_dataset"])
+def test_help_shows_no_path_of_this_machine(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(command).main(["--help"])
+    assert end.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert str(ROOT) not in shown
+    assert "(default: cmudict/heteronyms of this project)" in shown
+
+
+def test_help_says_which_settings_come_from_the_checkpoint(capsys):
+    with pytest.raises(SystemExit):
+        inference.main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "applied in this order (default: the checkpoint's)" in shown
+    assert "speed; 2 is twice as fast (default: 1.0)" in shown
+
+
+@pytest.mark.parametrize("mistake", [["--nonsense"], ["--epochs", "many"], []])
+def test_a_mistake_is_answered_in_one_line(mistake, capsys):
+    with pytest.raises(SystemExit) as end:
+        train.main(mistake)
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ": error: " in line

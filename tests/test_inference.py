@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -395,3 +397,31 @@ def test_the_end_fades_and_the_mel_and_audio_given_stay_as_they_were(tmp_path, f
     assert (written.diff() <= 0).all()
     assert float(written[-1]) == (0.0 if fade_out else 0.5)
     assert np.load(tmp_path / "new" / "a.npy").shape == (4, 80)
+
+
+def test_a_model_that_diverged_is_refused(refusal, checkpoint, tmp_path):
+    diverged = torch.load(checkpoint, weights_only=True)
+    diverged["state_dict"]["proj.weight"].fill_(torch.nan)
+    torch.save(diverged, tmp_path / "nan.pt")
+    assert "NaN" in refusal("--text", "Hello.", fastpitch=tmp_path / "nan.pt")
+
+
+def test_names_that_cannot_be_written_are_refused(refusal, tmp_path):
+    (tmp_path / "folder").mkdir()
+    assert "--log-file" in refusal("--text", "Hello.", "--log-file", "folder")
+
+
+def test_a_name_too_long_for_a_file_is_a_sentence(speak, tmp_path, capsys):
+    (tmp_path / "a.tsv").write_text(f"output\ttext\n{'x' * 300}\tHello.\n")
+    with pytest.raises(SystemExit) as end:
+        speak("-i", "a.tsv")
+    assert end.value.code == 2
+    assert "xxx.wav: cannot be written" in capsys.readouterr().err
+
+
+def test_a_pipe_is_an_input(speak, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("Hello.\n",))
+    writer.start()
+    assert (speak("-i", "pipe") / "audio_0.wav").is_file()
+    writer.join()

@@ -300,3 +300,49 @@ def test_a_public_checkpoint_is_resumed(corpus, shared, tmp_path):
     arguments = flags(corpus, tmp_path, 8, "--checkpoint-path", str(public), "--optimizer", "adam")
     train.main(arguments[: arguments.index("--symbols-embedding-dim")] + arguments[-4:])
     assert checkpoint(tmp_path, 8)["iteration"] == 1234 + 1
+
+
+def test_paths_that_cannot_be_written_are_refused(corpus, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.touch()
+    for more in (["--output", file], ["--log-file", tmp_path], ["--pitch-online-dir", file]):
+        arguments = flags(corpus, tmp_path / "new", 1, *map(str, more))
+        arguments.remove("--load-pitch-from-disk")
+        assert f"{more[0]} {more[1]} must be a" in refused(arguments, capsys)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_missing_dataset_is_named(corpus, tmp_path, capsys):
+    arguments = flags(corpus, tmp_path / "new", 1, "--dataset-path", str(tmp_path / "absent"))
+    assert "absent: no such folder" in refused(arguments, capsys)
+
+
+def test_mels_without_pitch_are_refused(corpus, tmp_path, capsys):
+    arguments = flags(corpus, tmp_path / "new", 1, "--load-mel-from-disk")
+    arguments.remove("--load-pitch-from-disk")
+    assert "needs --load-pitch-from-disk" in refused(arguments, capsys)
+
+
+def test_kept_pitch_that_does_not_fit_its_clip_is_computed_again(corpus, tmp_path):
+    kept = tmp_path / "kept"
+
+    def run(name):
+        arguments = flags(corpus, tmp_path / name, 1, "--pitch-online-dir", str(kept))
+        arguments.remove("--load-pitch-from-disk")
+        train.main(arguments)
+        return losses_of(tmp_path / name, "pitch_loss")
+
+    first = run("first")
+    damaged, of_another_clip, *_ = sorted(kept.rglob("*.pt"))
+    damaged.write_bytes(b"corrupt")
+    torch.save(torch.full((5,), 150.0), of_another_clip)
+    assert run("second") == first
+    assert torch.load(of_another_clip).shape[0] > 5
+
+
+def test_averaged_weights_are_not_dropped_in_silence(corpus, tmp_path, caplog):
+    train.main(flags(corpus, tmp_path, 1, "--ema-decay", "0.9"))
+    with caplog.at_level("WARNING"):
+        train.main(flags(corpus, tmp_path, 2, "--resume"))
+    assert "averaged weights" in caplog.text
+    assert "--ema-decay" in caplog.text

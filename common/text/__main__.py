@@ -27,7 +27,9 @@ class ReadingConfig(TextConfig):
 
 def main() -> None:
     parser = FlagParser(
-        "Prints one JSON line for each line of standard input: how will it be read?", ReadingConfig
+        "Prints one JSON line for each line of standard input: how will it be read?",
+        ReadingConfig,
+        prog="python -m common.text",
     )
     config = parser.build(ReadingConfig, parser.parse())
     try:

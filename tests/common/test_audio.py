@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -74,14 +73,10 @@ def test_resampled_length_foretells_what_is_read(tmp_path, num_samples, file_rat
     assert len(read_audio(tmp_path / "a.wav", 22050)) == expected
 
 
-def test_resampling_is_said_once(tmp_path, caplog):
-    write_wav(tmp_path / "a.wav", sine(440, 0.1, 32000), 32000)
-    with caplog.at_level(logging.WARNING):
-        read_audio(tmp_path / "a.wav", 22050)
-        read_audio(tmp_path / "a.wav", 22050)
-    assert [record.getMessage() for record in caplog.records] == [
-        "audio at 32000 Hz is resampled to 22050 Hz"
-    ]
+def test_audio_that_cannot_be_written_is_an_os_error_naming_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"folder\.wav: cannot be written"):
+        (tmp_path / "folder.wav").mkdir()
+        write_wav(tmp_path / "folder.wav", np.zeros(10), 22050)
 
 
 def test_unusable_audio_is_refused_with_a_sentence_naming_the_file(tmp_path):

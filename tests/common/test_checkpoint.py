@@ -204,3 +204,14 @@ def test_a_long_list_of_misfits_is_cut_with_their_number():
 def test_weights_that_are_no_tensors_are_refused(weights):
     with pytest.raises(ValueError, match=r"here\.pt: expected weights as named tensors"):
         load_weights(nn.Linear(1, 1), weights, "here.pt")
+
+
+def test_a_folder_in_place_of_a_checkpoint_is_told_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is a folder: name the checkpoint in it"):
+        load_checkpoint(tmp_path)
+
+
+def test_nobody_is_advised_to_run_code_from_a_file(tmp_path):
+    for content in (b"text, no tensors", b"corrupt"):
+        (tmp_path / "a.pt").write_bytes(content)
+        assert "weights_only" not in refusal_of(tmp_path / "a.pt")

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 import torch
 
-from common.checks import BadDataset, DataCheck, check_utterances, checked
+from common.checks import BadDataset, DataCheck, check_utterances
 from common.config import AudioConfig, TextConfig
-from common.filelists import Problem, Utterance, read_filelist
+from common.filelists import read_filelist
 from common.records import ClipRecord, PreparationRecord
 from common.text import TextProcessor
 
@@ -207,7 +207,7 @@ def test_mels_in_place_of_audio_are_checked_too(tmp_path):
     (tmp_path / "c.pt").write_bytes(b"")
     filelist = write_corpus(tmp_path, ["a.pt|Hello.", "b.pt|Hello.", "c.pt|Hello.", "d.pt|Hello."])
     with pytest.raises(BadDataset) as error:
-        data_check(tmp_path).read([filelist])
+        data_check(tmp_path, are_mels=True).read([filelist])
     assert [problem.source for problem in error.value.problems] == [
         f"{filelist}:{n}" for n in (2, 3, 4)
     ]
@@ -281,12 +281,62 @@ def test_a_symbol_dropped_from_many_lines_is_one_warning_with_their_places(tmp_p
 
 
 def test_warnings_leave_nothing_out(tmp_path, caplog):
-    utterance = Utterance(
-        audio=tmp_path / "a.wav", pitch=None, text="x", speaker=0, source="list:1"
-    )
-    warning = Problem("list:1", utterance.audio, "odd", "warning")
+    write_clip(tmp_path / "a.wav")
+    filelist = write_corpus(tmp_path, ["a.wav|Just \u6f22 word."])
     with caplog.at_level(logging.WARNING):
-        good = checked([utterance], [warning], skip_bad=False, bad_list=tmp_path / "bad.txt")
-    assert good == [utterance]
-    assert "list:1" in caplog.text
+        training, _ = data_check(tmp_path).read([filelist])
+    assert [utterance.source for utterance in training] == [f"{filelist}:1"]
+    assert f"{filelist}:1" in caplog.text
     assert not (tmp_path / "bad.txt").exists()
+
+
+def test_where_skipping_leaves_no_clip_nothing_is_written(tmp_path):
+    write_clip(tmp_path / "a.wav")
+    training = write_corpus(tmp_path, ["a.wav|Hello."], "training.txt")
+    validation = write_corpus(tmp_path, ["absent.wav|Hello."], "validation.txt")
+    for lists in [([training], [validation]), ([validation], [])]:
+        with pytest.raises(BadDataset, match=r"absent\.wav(.|\n)*would leave no clip of the"):
+            data_check(tmp_path, skip_bad=True).read(*lists)
+    assert not (tmp_path / "bad.txt").exists()
+
+
+def test_mels_and_audio_in_each_others_place_are_told_apart(tmp_path):
+    write_clip(tmp_path / "a.wav")
+    torch.save(torch.zeros(80, 30), tmp_path / "a.pt")
+    stat = (tmp_path / "a.wav").stat()
+    PreparationRecord(tmp_path).add(
+        ClipRecord(
+            audio="a.wav",
+            size=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            num_samples=11025,
+            sampling_rate=22050,
+        )
+    )
+    for name, are_mels, message in [
+        ("a.wav", True, "expected a mel"),
+        ("a.pt", False, "expected audio"),
+    ]:
+        filelist = write_corpus(tmp_path, [f"{name}|Hello."])
+        with pytest.raises(BadDataset, match=f":1: .*{message}.*--load-mel-from-disk"):
+            data_check(tmp_path, are_mels=are_mels).read([filelist])
+
+
+def test_lines_that_name_no_possible_file_are_problems_among_others(tmp_path):
+    lines = ["What was said, at some length. " * 20 + "|a.wav", "a\0.wav|Hello.", "b.wav|Hello."]
+    filelist = write_corpus(tmp_path, lines)
+    with pytest.raises(BadDataset) as error:
+        data_check(tmp_path).read([filelist])
+    assert {problem.source for problem in error.value.problems} == {
+        f"{filelist}:{n}" for n in (1, 2, 3)
+    }
+
+
+def test_a_pitch_file_of_any_bytes_is_a_problem_of_its_clip(tmp_path):
+    write_clip(tmp_path / "a.wav")
+    (tmp_path / "pitch").mkdir()
+    filelist = write_corpus(tmp_path, ["a.wav|pitch/a.pt|Hello."])
+    for content in (b"RIFF", b"corrupt", b"\x80\x02.", (tmp_path / "a.wav").read_bytes()):
+        (tmp_path / "pitch/a.pt").write_bytes(content)
+        with pytest.raises(BadDataset, match=r"pitch file .*make it again"):
+            data_check(tmp_path, need_pitch=True).read([filelist])

@@ -60,6 +60,10 @@ def test_wrong_values_exit_with_code_2_and_a_sentence():
         assert b"Traceback" not in result.stderr
 
 
+def test_mistakes_are_told_under_the_name_it_is_called_by():
+    assert b"python -m common.text: error: " in run(b"hello", "--nonsense").stderr
+
+
 def test_bytes_that_are_not_utf8_are_refused_with_their_line():
     result = run(b"fine\ncaf\xe9\n")
     assert result.returncode == 2
