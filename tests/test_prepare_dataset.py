@@ -226,7 +226,9 @@ def test_an_interrupted_run_is_continued(tmp_path, how):
     record = tmp_path / "prepared.jsonl"
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         give_up = time.monotonic() + 60
-        while not record.is_file() and process.poll() is None and time.monotonic() < give_up:
+        while process.poll() is None and time.monotonic() < give_up:
+            if record.is_file() and record.stat().st_size:
+                break
             time.sleep(0.01)
         process.send_signal(how)
         begun = time.monotonic()
