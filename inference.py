@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +167,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         warn_of_ignored(config)
         measured = speak_all(synthesizer, phrases, sequences, config, generator.audio)
         report(measured, config, generator.audio)
+    except KeyboardInterrupt:
+        logger.warning("Interrupted: the files written so far are in %s", config.folder)
+        sys.exit(130)
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

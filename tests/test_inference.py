@@ -6,8 +6,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,8 @@ from inference import (
 )
 from models import load_generator
 from tests.conftest import golden
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -425,3 +430,21 @@ def test_a_pipe_is_an_input(speak, tmp_path):
     writer.start()
     assert (speak("-i", "pipe") / "audio_0.wav").is_file()
     writer.join()
+
+
+def test_an_interruption_is_a_sentence(checkpoint, tmp_path):
+    command = [sys.executable, "inference.py", "--fastpitch", str(checkpoint), "-i", "-"]
+    command += ["--output", str(tmp_path / "out"), "--batch-size", "1"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdin.write("Hello there.\n" * 5000)
+        process.stdin.close()
+        give_up = time.monotonic() + 60
+        while not (tmp_path / "out/audio_9.wav").exists() and time.monotonic() < give_up:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "Interrupted" in errors
