@@ -346,3 +346,19 @@ def test_averaged_weights_are_not_dropped_in_silence(corpus, tmp_path, caplog):
         train.main(flags(corpus, tmp_path, 2, "--resume"))
     assert "averaged weights" in caplog.text
     assert "--ema-decay" in caplog.text
+
+
+def test_validating_a_public_checkpoint_gives_the_losses_of_the_public_recipe(shared, tmp_path):
+    golden = shared / "golden" / "cli"
+    validation = str(golden / "audio_text_val.txt")
+    arguments = [
+        *("--epochs", "0", "--init-from-checkpoint", str(golden / "FastPitch_checkpoint_7.pt")),
+        *("--output", str(tmp_path), "--dataset-path", str(shared / "ljspeech_sample")),
+        *("--training-files", validation, "--validation-files", validation),
+        *("--learning-rate", "0.1", "--batch-size", "3", "--num-workers", "0"),
+        *("--dur-predictor-loss-scale", "0.1", "--pitch-predictor-loss-scale", "0.1"),
+    ]
+    train.main(arguments)
+    expected = json.loads((golden / "expected.json").read_text())["val"]
+    for name, value in expected.items():
+        assert losses_of(tmp_path, f"val_{name}") == [pytest.approx(value, rel=5e-3)], name
