@@ -82,6 +82,17 @@ def write_wav(path: Path | str, audio: np.ndarray | Tensor, sampling_rate: int) 
         raise OSError(f"{path}: cannot be written: {error.error_string}") from error
 
 
+def mel_filters(config: AudioConfig) -> np.ndarray:
+    """(n_mels, n_fft // 2 + 1) weights of Slaney's mel bands, float32"""
+    return librosa.filters.mel(
+        sr=config.sampling_rate,
+        n_fft=config.filter_length,
+        n_mels=config.n_mel_channels,
+        fmin=config.mel_fmin,
+        fmax=config.mel_fmax,
+    )
+
+
 class MelSpectrogram(nn.Module):
     """Natural log of mel amplitudes, on the Slaney scale.
 
@@ -96,15 +107,8 @@ class MelSpectrogram(nn.Module):
             raise ValueError(f"padding must be 'center' or 'same', got {padding!r}")
         self.config = config
         self.padding = padding
-        filters = librosa.filters.mel(
-            sr=config.sampling_rate,
-            n_fft=config.filter_length,
-            n_mels=config.n_mel_channels,
-            fmin=config.mel_fmin,
-            fmax=config.mel_fmax,
-        )
         # Settings rebuild both, so checkpoints do without them.
-        self.register_buffer("filters", torch.from_numpy(filters), persistent=False)
+        self.register_buffer("filters", torch.from_numpy(mel_filters(config)), persistent=False)
         self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,19 +82,6 @@ def parse_filelists(
         if len(utterances) + len(problems) == before:
             problems.append(Problem(str(path), None, f"empty file list; a line is {LINE_FORMAT}"))
     return utterances, problems
-
-
-def check_disjoint(training: Sequence[Utterance], validation: Sequence[Utterance]) -> None:
-    """Raises a ValueError that lists every clip in both."""
-    trained_on = {clip_identity(utterance): utterance for utterance in training}
-    shared = [
-        f"{utterance.source}: {utterance.audio} is also in training, at "
-        f"{trained_on[clip_identity(utterance)].source}"
-        for utterance in validation
-        if clip_identity(utterance) in trained_on
-    ]
-    if shared:
-        raise ValueError("\n".join(shared))
 
 
 def clip_identity(utterance: Utterance) -> Path:

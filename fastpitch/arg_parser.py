@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.cli import flag
+from common.cli import flag, flag_name
 from common.config import ONLY_COMPATIBLE
 
 
@@ -71,11 +71,10 @@ class FastPitchConfig:
                 f"got {self.symbols_embedding_dim}"
             )
         for name, value in vars(self).items():
-            flag_name = "--" + name.replace("_", "-")
             if name.startswith("p_") and not 0 <= value < 1:
-                raise ValueError(f"{flag_name} must lie in [0, 1), got {value}")
+                raise ValueError(f"{flag_name(name)} must lie in [0, 1), got {value}")
             if name.endswith("kernel_size") and value % 2 == 0:
-                raise ValueError(f"{flag_name} must be odd to keep the length, got {value}")
+                raise ValueError(f"{flag_name(name)} must be odd to keep the length, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
