@@ -29,7 +29,6 @@ logger = logging.getLogger("prepare_dataset")
 
 BAD_USAGE = 2
 INTERRUPTED = 130
-CLEANERS = ("english_cleaners_v2",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +82,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepares a dataset as the flags say; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     torch.set_num_threads(1)  # the processes share the cores, and each clip is small
-    parser = FlagParser(__doc__, PreparationConfig, AudioConfig, TextConfig)
+    parser = FlagParser(
+        __doc__,
+        PreparationConfig,
+        AudioConfig,
+        TextConfig,
+        defaults={"text_cleaners": ("english_cleaners_v2",)},
+    )
     values = parser.parse(argv)
     config = parser.build(PreparationConfig, values)
     audio = parser.build(AudioConfig, values)
-    text_config = parser.build(TextConfig, {"text_cleaners": CLEANERS}, values)
+    text_config = parser.build(TextConfig, values)
     try:
         prepare(config, audio, TextProcessor(text_config))
     except KeyboardInterrupt:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
+import json
 import sys
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +22,9 @@ def flag(
     *,
     help: str,
     short: str | None = None,
+    also: Sequence[str] = (),
     choices: Sequence[str] | None = None,
+    parse: Callable[[str], Any] | None = None,
     shown: str | None = None,
 ) -> Any:
     """A dataclass field that is also a command-line flag.
@@ -30,12 +34,22 @@ def flag(
     A field without default is a required flag.
 
     Args:
+        also: other names of the flag, spelled like fields
+        parse: turns one word of the command line into the value, where the annotation does not
         shown: what the help calls the default, where its value says nothing to a reader
     """
-    return dataclasses.field(
-        default=default,
-        metadata={"help": help, "short": short, "choices": choices, "shown": shown},
-    )
+    metadata = {"help": help, "short": short, "also": also, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata | {"parse": parse, "shown": shown})
+
+
+def literal_tuple(text: str) -> tuple:
+    """Reads numbers in brackets, which may be nested: `[[1, 3], [1, 5]]` -> ((1, 3), (1, 5))."""
+    try:
+        return _as_tuple(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers in brackets like [3,7,11], got {text!r}"
+        ) from error
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -49,6 +63,7 @@ class FlagParser(argparse.ArgumentParser):
         description: what the program does
         config_classes: whose fields are flags
         from_checkpoint: those of them whose values a checkpoint brings along, but for paths
+        defaults: by field name, in place of those that the fields have
         prog: what the program is called, unless by its file
     """
 
@@ -57,9 +72,11 @@ class FlagParser(argparse.ArgumentParser):
         description: str,
         *config_classes: type,
         from_checkpoint: Collection[type] = (),
+        defaults: Mapping[str, Any] | None = None,
         prog: str | None = None,
     ) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
+        self.defaults = defaults or {}
         declared: dict[str, dataclasses.Field] = {}
         for config_class in config_classes:
             hints = typing.get_type_hints(config_class)
@@ -71,8 +88,9 @@ class FlagParser(argparse.ArgumentParser):
                     assert field.default == declared[field.name].default, field.name
                     continue
                 declared[field.name] = field
-                known_later = config_class in from_checkpoint
-                _add_flag(group, field, hints[field.name], _help(field, known_later))
+                default = self.defaults.get(field.name, field.default)
+                text = _help(field, default, config_class in from_checkpoint)
+                _add_flag(group, field, hints[field.name], default, text)
 
     def parse(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
         """The flags on the command line (`sys.argv` unless given) by field name.
@@ -88,7 +106,8 @@ class FlagParser(argparse.ArgumentParser):
         Exits with code 2 and the config's own sentence where the values contradict each other.
         """
         names = {field.name for field in dataclasses.fields(config_class) if field.init}
-        values = {k: v for layer in layers for k, v in layer.items() if k in names}
+        ranked = (self.defaults, *layers)
+        values = {k: v for layer in ranked for k, v in layer.items() if k in names}
         try:
             return config_class(**values)
         except ValueError as error:
@@ -105,15 +124,18 @@ def flag_name(field_name: str) -> str:
 
 
 def _add_flag(
-    group: argparse._ArgumentGroup, field: dataclasses.Field, hint: Any, text: str
+    group: argparse._ArgumentGroup, field: dataclasses.Field, hint: Any, default: Any, text: str
 ) -> None:
     names = [field.metadata["short"]] if field.metadata["short"] else []
-    names.append(flag_name(field.name))
-    required = field.default is dataclasses.MISSING
+    names += [flag_name(name) for name in (field.name, *field.metadata["also"])]
+    required = default is dataclasses.MISSING
     options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
     options["help"] = text.replace("%", "%%")
     if hint is bool:
         group.add_argument(*names, action="store_true", **options)
+        return
+    if field.metadata["parse"]:
+        group.add_argument(*names, type=field.metadata["parse"], metavar="LIST", **options)
         return
     value_type, several = _value_type(hint)
     if several:
@@ -128,19 +150,26 @@ def _add_flag(
     )
 
 
-def _help(field: dataclasses.Field, from_checkpoint: bool) -> str:
+def _help(field: dataclasses.Field, default: Any, from_checkpoint: bool) -> str:
     text = field.metadata["help"]
-    if field.default is dataclasses.MISSING:
+    if default is dataclasses.MISSING:
         return f"{text} (required)"
-    default = field.default
     if default is None or default is False or default == ():
         return text
     shown = field.metadata["shown"]
     if from_checkpoint and not isinstance(default, Path):
         shown = "the checkpoint's"
+    elif shown is None and field.metadata["parse"]:
+        shown = json.dumps(default, separators=(",", ":"))
     elif shown is None:
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
     return f"{text} (default: {shown})"
+
+
+def _as_tuple(value: Any) -> tuple:
+    if not isinstance(value, list | tuple):
+        raise ValueError("not a list")
+    return tuple(_as_tuple(v) if isinstance(v, list | tuple) else v for v in value)
 
 
 def _value_type(hint: Any) -> tuple[type, bool]:

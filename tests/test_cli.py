@@ -14,7 +14,7 @@ import pytest
 
 import inference
 import train
-from common.cli import FlagParser, flag, flag_name
+from common.cli import FlagParser, flag, flag_name, literal_tuple
 from common.config import AudioConfig, DataConfig, OptimizerConfig, RunConfig, TextConfig
 from fastpitch.arg_parser import FastPitchConfig, FastPitchLossConfig
 from inference import InferenceConfig
@@ -164,6 +164,45 @@ def test_a_flag_of_two_configs_reaches_both():
     assert parser.build(AudioConfig, given).n_mel_channels == 40
     assert parser.build(FastPitchConfig, given).n_mel_channels == 40
     assert parser.build(DataConfig, given).n_speakers == 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example:
+    """Example: what no command happens to need all of."""
+
+    pause: int = flag(5, also=("rest_time",), help="steps to rest")
+    rates: tuple[tuple[int, ...], ...] = flag(
+        ((1, 3), (5,)), parse=literal_tuple, help="rates of each layer"
+    )
+
+
+@pytest.mark.parametrize("name", ["--pause", "--rest-time", "--rest_time"])
+def test_a_flag_may_have_other_names(name):
+    assert FlagParser("test", Example).parse([name, "3"]) == {"pause": 3}
+
+
+@pytest.mark.parametrize("text", ["[[2,4],[8]]", "((2, 4), (8,))", "[[2, 4], (8,)]"])
+def test_lists_of_lists_are_read(text):
+    assert FlagParser("test", Example).parse(["--rates", text]) == {"rates": ((2, 4), (8,))}
+
+
+@pytest.mark.parametrize("text", ["3", "[[2,4", "__import__('os')", "nonsense"])
+def test_a_malformed_list_is_answered_with_an_example(text, capsys):
+    with pytest.raises(SystemExit) as end:
+        FlagParser("test", Example).parse(["--rates", text])
+    assert end.value.code == 2
+    assert "--rates: expected numbers in brackets like [3,7,11], got" in capsys.readouterr().err
+
+
+def test_a_command_may_have_defaults_of_its_own(capsys):
+    parser = FlagParser("test", Example, defaults={"pause": 7})
+    assert parser.build(Example, parser.parse([])).pause == 7
+    assert parser.build(Example, parser.parse(["--pause", "3"])).pause == 3
+    with pytest.raises(SystemExit):
+        parser.parse(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "steps to rest (default: 7)" in shown
+    assert "rates of each layer (default: [[1,3],[5]])" in shown
 
 
 def test_a_field_of_unknown_type_is_no_flag():
