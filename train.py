@@ -7,25 +7,39 @@ import dataclasses
 import functools
 import logging
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import torch
 from torch.utils.data import DataLoader
 
-from common.checkpoint import CheckpointFolder, load_checkpoint, load_weights
+from common.checkpoint import load_checkpoint, load_weights
 from common.checks import DataCheck
 from common.cli import FlagParser
-from common.config import AudioConfig, DataConfig, OptimizerConfig, RunConfig, TextConfig, setup_of
+from common.config import (
+    AudioConfig,
+    DataConfig,
+    OptimizerConfig,
+    RunConfig,
+    StartConfig,
+    TextConfig,
+    setup_of,
+)
 from common.distributed import Processes
 from common.filelists import Utterance
-from common.files import check_file, check_folder
+from common.files import check_folder
+from common.launch import (
+    check_outputs,
+    check_steps,
+    checkpoint_to_resume,
+    make_report,
+    seed_everything,
+    train_to_end,
+)
 from common.loaders import EpochBatches, make_loader
 from common.pitch import load_pitch_statistics
-from common.tb_dllogger import FileLogger, NullLogger, TrainingLogger, configure_console
+from common.tb_dllogger import configure_console
 from common.text import TextProcessor
 from common.text.symbols import PADDING, symbol_set
 from common.trainer import Trainer
@@ -48,6 +62,7 @@ class Settings:
     """Every setting of a run, with all defaults resolved."""
 
     run: RunConfig
+    start: StartConfig
     optimization: OptimizerConfig
     data: DataConfig
     audio: AudioConfig
@@ -60,11 +75,6 @@ class Settings:
         groups = (vars(group) for group in vars(self).values())
         return {name: value for group in groups for name, value in group.items()}
 
-    @property
-    def clips_per_step(self) -> int:
-        """On one process."""
-        return self.run.batch_size * self.run.grad_accumulation
-
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
@@ -72,6 +82,7 @@ class Start:
 
     path: Path
     contents: Mapping[str, Any]
+    continues: bool  # the training that it belongs to; else only with its weights
 
     @property
     def setup(self) -> dict[str, Any]:
@@ -93,48 +104,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     given = parser.parse(argv)
     try:
-        processes = Processes(cuda=parser.build(RunConfig, given).cuda)
-        start = find_start(parser.build(RunConfig, given))
+        run = parser.build(RunConfig, given)
+        processes = Processes(run.cuda)
+        start = find_start(run, parser.build(StartConfig, given))
         settings = resolve_settings(parser, given, start)
-        check_paths(settings.run, settings.data)
+        check_outputs(run)
+        if settings.data.pitch_online_dir is not None:
+            check_folder(settings.data.pitch_online_dir, "--pitch-online-dir")
         trainer = make_trainer(settings, start, processes)
-        trainer.restore()
+        if start is not None and start.continues:
+            trainer.restore({"FastPitch": start.path})
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    try:
-        trainer.fit()
-    except KeyboardInterrupt:
-        logger.warning("Interrupted: the same command with --resume continues")
-        sys.exit(130)
-    except OSError as error:
-        logger.error("train.py: stopped: %s", error)
-        sys.exit(1)
-    finally:
-        trainer.report.close()
-        processes.close()
+    train_to_end(trainer, parser.prog)
 
 
-def find_start(run: RunConfig) -> Start | None:
+def find_start(run: RunConfig, start: StartConfig) -> Start | None:
     """The checkpoint that `--resume`, `--checkpoint-path` or `--init-from-checkpoint` leads to."""
-    latest = CheckpointFolder(run.output, FastPitchTask.name).latest()
-    path = run.init_from_checkpoint or run.checkpoint_path
-    if run.resume and path is None:
-        path = latest
-    elif latest is not None and run.epochs > 0:
-        raise ValueError(
-            f"--output {run.output} holds {latest.name} of an earlier training: "
-            "continue it with --resume, or choose another folder"
-        )
-    return Start(path=path, contents=load_checkpoint(path)) if path is not None else None
-
-
-def check_paths(run: RunConfig, data: DataConfig) -> None:
-    """Refuses paths that cannot be written, before any work is done."""
-    check_folder(run.output, "--output")
-    if run.log_file is not None:
-        check_file(run.log_file, "--log-file")
-    if data.pitch_online_dir is not None:
-        check_folder(data.pitch_online_dir, "--pitch-online-dir")
+    latest = checkpoint_to_resume(run, FastPitchTask.files)
+    path = latest["FastPitch"] if latest else start.checkpoint_path
+    continues = path is not None
+    path = path or start.init_from_checkpoint
+    if path is None:
+        return None
+    return Start(path=path, contents=load_checkpoint(path), continues=continues)
 
 
 def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start | None) -> Settings:
@@ -144,11 +137,11 @@ def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start 
     symbols = symbol_set(text.symbol_set)
     alphabet = {"n_symbols": len(symbols), "padding_idx": symbols.index(PADDING)}
     sizes = dataclasses.asdict(fastpitch_config(start.contents, start.path)) if start else {}
-    run = parser.build(RunConfig, given)
     return Settings(
-        run=run,
+        run=parser.build(RunConfig, given),
+        start=parser.build(StartConfig, given),
         optimization=parser.build(OptimizerConfig, given),
-        data=resolve_pitch(parser.build(DataConfig, sizes, given), run, start),
+        data=resolve_pitch(parser.build(DataConfig, sizes, given), start),
         audio=parser.build(AudioConfig, sizes, setup, given),
         text=text,
         loss=parser.build(FastPitchLossConfig, given),
@@ -156,12 +149,12 @@ def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start 
     )
 
 
-def resolve_pitch(data: DataConfig, run: RunConfig, start: Start | None) -> DataConfig:
+def resolve_pitch(data: DataConfig, start: Start | None) -> DataConfig:
     """Pitch statistics from, in falling rank: the command line, the checkpoint, the dataset."""
     if not data.dataset_path.is_dir():
         raise FileNotFoundError(f"--dataset-path {data.dataset_path}: no such folder")
     prepared = load_pitch_statistics(data.dataset_path)
-    continues = start is not None and run.init_from_checkpoint is None
+    continues = start is not None and start.continues
     if data.pitch_mean is not None:
         if continues and not _same_pitch(start.pitch, (data.pitch_mean, data.pitch_std)):
             raise ValueError(
@@ -196,18 +189,12 @@ def _same_pitch(stored: tuple[float, float], given: tuple[float, float]) -> bool
 def make_trainer(settings: Settings, start: Start | None, processes: Processes) -> Trainer:
     """Everything that a run consists of, put together; checks the data first."""
     run, data = settings.run, settings.data
-    torch.manual_seed(run.seed + processes.rank)
-    torch.backends.cudnn.benchmark = run.cudnn_benchmark
+    seed_everything(run, processes)
     text = TextProcessor(settings.text)
     training, validation = read_datasets(settings, text)
-    if run.epochs > 0 and len(training) < settings.clips_per_step * processes.world_size:
-        raise ValueError(
-            f"{len(training)} training clips do not fill one step of --batch-size "
-            f"{run.batch_size} x --grad-accumulation {run.grad_accumulation} x "
-            f"{processes.world_size} processes: lower --batch-size or --grad-accumulation"
-        )
+    check_steps(run, len(training), processes)
     model = FastPitch(settings.model, data.pitch_mean, data.pitch_std)
-    if run.init_from_checkpoint is not None:
+    if start is not None and not start.continues:
         load_weights(model, start.contents["state_dict"], start.path)
         model.set_pitch_statistics(data.pitch_mean, data.pitch_std)
     task = FastPitchTask(
@@ -241,7 +228,7 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
         loader(training, run.batch_size, run.seed),
         loader(validation, VALIDATION_BATCH_SIZE, None),
         processes,
-        make_report(settings, processes),
+        make_report(run, settings.flat(), processes),
     )
 
 
@@ -266,17 +253,6 @@ def read_datasets(
         validation, _ = check.read(data.validation_files)
         return [], validation
     return check.read(data.training_files, data.validation_files)
-
-
-def make_report(settings: Settings, processes: Processes) -> TrainingLogger:
-    """Where this process reports to, told every setting."""
-    report = (
-        FileLogger(settings.run.output, settings.run.log_file)
-        if processes.is_main
-        else NullLogger()
-    )
-    report.parameters(settings.flat())
-    return report
 
 
 if __name__ == "__main__":

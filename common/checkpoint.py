@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +21,60 @@ NUM_NEWEST_KEPT = 2
 
 
 class CheckpointFolder:
-    """The checkpoints of one training, named `<name>_checkpoint_<epoch>.pt`.
+    """The checkpoints of one training: for each epoch a file `<name>_checkpoint_<epoch>.pt`, or
+    several that belong together.
 
     Args:
         folder: where they are
-        name: of the task
+        names: of the files of an epoch
         milestones: epochs whose checkpoints are never removed
     """
 
-    def __init__(self, folder: Path, name: str, milestones: Collection[int] = ()) -> None:
+    def __init__(
+        self, folder: Path, names: Sequence[str], milestones: Collection[int] = ()
+    ) -> None:
         self.folder = folder
-        self.prefix = f"{name}_checkpoint_"
+        self.names = names
         self.milestones = milestones
         self._saved_here: list[int] = []
 
-    def path(self, epoch: int) -> Path:
-        """Of an epoch's checkpoint."""
-        return self.folder / f"{self.prefix}{epoch}.pt"
+    def paths(self, epoch: int) -> dict[str, Path]:
+        """By name, the files of an epoch."""
+        return {name: self.folder / f"{name}_checkpoint_{epoch}.pt" for name in self.names}
 
-    def latest(self) -> Path | None:
-        """The checkpoint of the last epoch; None where there is none."""
-        pattern = re.compile(re.escape(self.prefix) + r"(\d+)\.pt")
-        found = {
-            int(match[1]): path
-            for path in self.folder.glob("*.pt")
-            if (match := pattern.fullmatch(path.name))
-        }
-        return found[max(found)] if found else None
+    def latest(self) -> dict[str, Path] | None:
+        """By name, the files of the last epoch that has them all; None where there is none."""
+        found = [self._find(name) for name in self.names]
+        complete = set.intersection(*map(set, found))
+        if not complete:
+            return None
+        return {name: files[max(complete)] for name, files in zip(self.names, found, strict=True)}
 
-    def save(self, epoch: int, state: Mapping[str, Any]) -> None:
-        """Writes a checkpoint, then removes old ones that this object wrote itself."""
-        with atomic_path(self.path(epoch)) as temporary:
-            torch.save(dict(state), temporary)
-        logger.info("Saved %s", self.path(epoch))
+    def save(self, epoch: int, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Writes a checkpoint, then removes old ones that this object wrote itself.
+
+        Args:
+            states: what goes into each file, by name
+        """
+        for name, path in self.paths(epoch).items():
+            with atomic_path(path) as temporary:
+                torch.save(dict(states[name]), temporary)
+            logger.info("Saved %s", path)
         if epoch not in self._saved_here:
             self._saved_here.append(epoch)
         for old in self._saved_here[:-NUM_NEWEST_KEPT]:
             if old not in self.milestones:
                 self._saved_here.remove(old)
-                self.path(old).unlink(missing_ok=True)
+                for path in self.paths(old).values():
+                    path.unlink(missing_ok=True)
+
+    def _find(self, name: str) -> dict[int, Path]:
+        pattern = re.compile(re.escape(name) + r"_checkpoint_(\d+)\.pt")
+        return {
+            int(match[1]): path
+            for path in self.folder.glob("*.pt")
+            if (match := pattern.fullmatch(path.name))
+        }
 
 
 def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:

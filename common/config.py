@@ -29,31 +29,31 @@ class AudioConfig:
     win_length: int = flag(1024, help="length of the Hann window in samples")
     mel_fmin: float = flag(0.0, help="lowest mel frequency in Hz")
     mel_fmax: float = flag(8000.0, help="highest mel frequency in Hz")
-    n_mel_channels: int = flag(80, help="number of mel bands")
+    n_mel_channels: int = flag(80, also=("num_mels",), help="number of mel bands")
     max_wav_value: float = flag(32768.0, help=f"full scale of 16-bit audio; {ONLY_COMPATIBLE}")
 
     def __post_init__(self) -> None:
         for name in ("sampling_rate", "filter_length", "hop_length", "win_length"):
-            _require(getattr(self, name) > 0, name, "must be positive", getattr(self, name))
-        _require(
+            require(getattr(self, name) > 0, name, "must be positive", getattr(self, name))
+        require(
             self.win_length <= self.filter_length,
             "win_length",
             f"must not exceed --filter-length {self.filter_length}",
             self.win_length,
         )
-        _require(
+        require(
             0 <= self.mel_fmin < self.mel_fmax,
             "mel_fmin",
             f"must lie between 0 and --mel-fmax {self.mel_fmax:g}",
             self.mel_fmin,
         )
-        _require(
+        require(
             self.mel_fmax <= self.sampling_rate / 2,
             "mel_fmax",
             f"must not exceed half the sampling rate, {self.sampling_rate / 2:g} Hz",
             self.mel_fmax,
         )
-        _require(self.n_mel_channels > 0, "n_mel_channels", "must be positive", self.n_mel_channels)
+        require(self.n_mel_channels > 0, "n_mel_channels", "must be positive", self.n_mel_channels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +82,31 @@ class TextConfig:
     append_space_to_text: bool = flag(False, help="end every text with a space")
 
     def __post_init__(self) -> None:
-        _require(0 <= self.p_arpabet <= 1, "p_arpabet", "must lie in [0, 1]", self.p_arpabet)
+        require(0 <= self.p_arpabet <= 1, "p_arpabet", "must lie in [0, 1]", self.p_arpabet)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Data: what to train on."""
+class ClipsConfig:
+    """Clips: what to train on."""
 
     dataset_path: Path = flag(Path(), short="-d", help="folder that file lists are relative to")
     training_files: tuple[Path, ...] = flag(help="file lists to train on")
     validation_files: tuple[Path, ...] = flag(help="file lists to validate on")
+    max_clip_seconds: float = flag(30.0, help="longer clips are refused")
+    skip_bad: bool = flag(False, help="leave out clips with problems instead of stopping")
+
+    def __post_init__(self) -> None:
+        require(bool(self.training_files), "training_files", "must name a file list", "none")
+        require(bool(self.validation_files), "validation_files", "must name a file list", "none")
+        require(
+            self.max_clip_seconds > 0, "max_clip_seconds", "must be positive", self.max_clip_seconds
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(ClipsConfig):
+    """Data: what to train on, and where features come from."""
+
     load_mel_from_disk: bool = flag(False, help="the file lists name mels (.pt), not audio")
     load_pitch_from_disk: bool = flag(False, help="read pitch that prepare_dataset.py extracted")
     pitch_online_method: str = flag(
@@ -107,17 +122,15 @@ class DataConfig:
         None, help="standard deviation of voiced pitch in Hz (default: as for --pitch-mean)"
     )
     n_speakers: int = flag(1, help="number of speakers; above 1 the file lists name them")
-    max_clip_seconds: float = flag(30.0, help="longer clips are refused")
-    skip_bad: bool = flag(False, help="leave out clips with problems instead of stopping")
+    trainloader_repeats: int = flag(100, help=f"passes per worker start; {ONLY_COMPATIBLE}")
 
     def __post_init__(self) -> None:
-        _require(bool(self.training_files), "training_files", "must name a file list", "none")
-        _require(bool(self.validation_files), "validation_files", "must name a file list", "none")
-        _require(self.n_speakers > 0, "n_speakers", "must be positive", self.n_speakers)
+        super().__post_init__()
+        require(self.n_speakers > 0, "n_speakers", "must be positive", self.n_speakers)
         if (self.pitch_mean is None) != (self.pitch_std is None):
             raise ValueError("--pitch-mean and --pitch-std go together: give both or neither")
         if self.pitch_std is not None:
-            _require(self.pitch_std > 0, "pitch_std", "must be positive", self.pitch_std)
+            require(self.pitch_std > 0, "pitch_std", "must be positive", self.pitch_std)
         if self.load_pitch_from_disk and self.pitch_online_dir is not None:
             raise ValueError("--pitch-online-dir has no use with --load-pitch-from-disk")
         if self.load_mel_from_disk and not self.load_pitch_from_disk:
@@ -138,12 +151,24 @@ class OptimizerConfig:
     warmup_steps: int = flag(1000, help="steps over which the learning rate rises")
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, "learning_rate", "must be positive", self.learning_rate)
-        _require(self.weight_decay >= 0, "weight_decay", "must not be negative", self.weight_decay)
-        _require(
+        require(self.learning_rate > 0, "learning_rate", "must be positive", self.learning_rate)
+        require(self.weight_decay >= 0, "weight_decay", "must not be negative", self.weight_decay)
+        require(
             self.grad_clip_thresh > 0, "grad_clip_thresh", "must be positive", self.grad_clip_thresh
         )
-        _require(self.warmup_steps >= 0, "warmup_steps", "must not be negative", self.warmup_steps)
+        require(self.warmup_steps >= 0, "warmup_steps", "must not be negative", self.warmup_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """Start: what to begin with, unless --resume finds a checkpoint in --output."""
+
+    checkpoint_path: Path | None = flag(None, help="continue from this checkpoint")
+    init_from_checkpoint: Path | None = flag(None, help="start with the weights of this checkpoint")
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_path is not None and self.init_from_checkpoint is not None:
+            raise ValueError("--checkpoint-path and --init-from-checkpoint exclude each other")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,17 +178,25 @@ class RunConfig:
     output: Path = flag(short="-o", help="folder for checkpoints and logs")
     log_file: Path | None = flag(None, help="DLLogger file (default: nvlog.json in --output)")
     epochs: int = flag(help="number of epochs in all; 0 only validates")
-    batch_size: int = flag(short="-bs", help="utterances per process and micro-batch")
+    epochs_this_job: int | None = flag(
+        None, help="stop after so many epochs; --resume continues (default: all)"
+    )
+    batch_size: int = flag(short="-bs", help="clips per process and micro-batch")
     grad_accumulation: int = flag(1, help="micro-batches per optimizer step")
-    epochs_per_checkpoint: int = flag(50, help="epochs between checkpoints")
-    checkpoint_path: Path | None = flag(None, help="checkpoint to resume from")
+    resume: bool = flag(False, help="continue from the newest checkpoint in --output")
+    epochs_per_checkpoint: int = flag(
+        50, also=("checkpoint_interval",), help="epochs between checkpoints"
+    )
     keep_milestones: tuple[int, ...] = flag(
         tuple(range(100, 1000, 100)), help="epochs whose checkpoints are never removed"
     )
-    resume: bool = flag(False, help="continue from the newest checkpoint in --output")
-    init_from_checkpoint: Path | None = flag(None, help="start with the weights of this checkpoint")
-    validation_freq: int = flag(1, help="epochs between validations")
-    samples_freq: int = flag(10, help="epochs between pictures and audio in TensorBoard")
+    validation_freq: int = flag(1, also=("validation_interval",), help="epochs between validations")
+    samples_freq: int = flag(
+        10,
+        also=("samples_interval",),
+        help="epochs between pictures and audio in TensorBoard",
+    )
+    step_logs_interval: int = flag(1, help="steps between lines in the log")
     seed: int = flag(1234, help="seed of every random generator")
     cuda: bool = flag(False, help="run on a GPU")
     amp: bool = flag(False, help="mixed precision")
@@ -173,7 +206,6 @@ class RunConfig:
     benchmark_epochs_num: int = flag(
         20, help="last epochs that the closing averages are taken over"
     )
-    trainloader_repeats: int = flag(100, help=f"passes per worker start; {ONLY_COMPATIBLE}")
     local_rank: int = flag(0, help=f"set by torchrun; {ONLY_COMPATIBLE}")
     world_size: int = flag(1, help=f"set by torchrun; {ONLY_COMPATIBLE}")
 
@@ -184,14 +216,20 @@ class RunConfig:
             "epochs_per_checkpoint",
             "validation_freq",
             "samples_freq",
+            "step_logs_interval",
             "benchmark_epochs_num",
         ):
-            _require(getattr(self, name) > 0, name, "must be positive", getattr(self, name))
+            require(getattr(self, name) > 0, name, "must be positive", getattr(self, name))
         for name in ("epochs", "num_workers", "seed"):
-            _require(getattr(self, name) >= 0, name, "must not be negative", getattr(self, name))
-        _require(0 <= self.ema_decay < 1, "ema_decay", "must lie in [0, 1)", self.ema_decay)
-        if self.resume and self.init_from_checkpoint is not None:
-            raise ValueError("--resume and --init-from-checkpoint exclude each other")
+            require(getattr(self, name) >= 0, name, "must not be negative", getattr(self, name))
+        if self.epochs_this_job is not None:
+            require(
+                self.epochs_this_job > 0,
+                "epochs_this_job",
+                "must be positive",
+                self.epochs_this_job,
+            )
+        require(0 <= self.ema_decay < 1, "ema_decay", "must lie in [0, 1)", self.ema_decay)
 
 
 def setup_of(*configs: AudioConfig | TextConfig) -> dict[str, Any]:
@@ -211,6 +249,7 @@ def from_setup(config_class: type[Config], setup: Mapping[str, Any], **changes: 
     return config_class(**(values | changes))
 
 
-def _require(holds: bool, name: str, rule: str, value: object) -> None:
+def require(holds: bool, name: str, rule: str, value: object) -> None:
+    """Raises a ValueError that names the flag, the rule and the value, unless the rule holds."""
     if not holds:
         raise ValueError(f"--{name.replace('_', '-')} {rule}, got {value}")

@@ -4,9 +4,16 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from common.checkpoint import load_weights
+
+logger = logging.getLogger(__name__)
 
 
 class ExponentialMovingAverage:
@@ -35,3 +42,17 @@ class ExponentialMovingAverage:
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights; empty where none are kept."""
         return {} if self.model is None else self.model.state_dict()
+
+    def load(
+        self,
+        average: Mapping[str, Tensor] | None,
+        weights: Mapping[str, Tensor],
+        source: Path | str,
+    ) -> None:
+        """Continues a saved average; where none was saved, begins with the weights."""
+        if self.model is not None:
+            load_weights(self.model, average or weights, source)
+        elif average:
+            logger.warning(
+                "%s holds averaged weights, which this run drops: --ema-decay keeps them", source
+            )

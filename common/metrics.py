@@ -12,6 +12,32 @@ from torch import Tensor
 
 from common.distributed import Processes
 
+Metrics = dict[str, Tensor]  # each (), on the device
+
+
+class PendingMetrics:
+    """Metrics of steps that stay on the device until all are read at once.
+
+    Args:
+        processes: over which each metric is summed
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self._rows: list[Tensor] = []
+        self._names: list[str] = []
+
+    def add(self, metrics: Metrics) -> None:
+        """Takes in a step; all have the same metrics."""
+        self._names = list(metrics)
+        self._rows.append(torch.stack([value.detach().double() for value in metrics.values()]))
+
+    def read(self) -> list[dict[str, float]]:
+        """The steps since the last reading; one synchronization with the device."""
+        rows = self.processes.sum(torch.stack(self._rows)).tolist()
+        self._rows = []
+        return [dict(zip(self._names, row, strict=True)) for row in rows]
+
 
 class WeightedMeans:
     """Means of named values, over calls of `add` and over all processes.

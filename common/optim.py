@@ -10,10 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.config import OptimizerConfig
-
-BETAS = (0.9, 0.98)
-EPS = 1e-9
 SETTINGS = ("betas", "eps", "weight_decay")
 
 
@@ -95,23 +91,34 @@ def _trust_ratios(parameters: list[Tensor], updates: list[Tensor]) -> list[Tenso
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], config: OptimizerConfig
+    name: str,
+    parameters: Iterable[nn.Parameter],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
 ) -> torch.optim.Optimizer:
     """The update rule that `--optimizer` names.
 
     Frozen parameters are among its parameters, and never change: the states of public checkpoints
     count them.
     """
-    settings = {
-        "lr": config.learning_rate,
-        "betas": BETAS,
-        "eps": EPS,
-        "weight_decay": config.weight_decay,
-    }
-    if config.optimizer == "lamb":
+    settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+    if name == "lamb":
         return Lamb(parameters, **settings)
-    rule = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    rule = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
     return rule(parameters, **settings, fused=True)
+
+
+def check_rule(name: str, checkpoint: Mapping[str, Any], source: Path | str) -> None:
+    """Refuses to continue a training with another update rule; public checkpoints do not say."""
+    trained_with = checkpoint.get("optimizer_name", name)
+    if trained_with != name:
+        raise ValueError(
+            f"--optimizer {name} cannot continue {source}, which was trained with {trained_with}: "
+            "resume with that, or begin anew with its weights alone"
+        )
 
 
 def load_optimizer(
@@ -138,6 +145,11 @@ def warmup_then_inverse_root(step: int, peak: float, warmup_steps: int) -> float
     if warmup_steps == 0:
         return peak
     return peak * min(step**-0.5, step * warmup_steps**-1.5)
+
+
+def decay_by_epoch(epoch: int, start: float, decay: float) -> float:
+    """Learning rate of an epoch (counted from 1): falls to `decay` of itself after each."""
+    return start * decay ** (epoch - 1)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

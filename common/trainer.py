@@ -18,15 +18,13 @@ from tqdm import tqdm
 from common.checkpoint import CheckpointFolder, load_checkpoint
 from common.config import RunConfig
 from common.distributed import Processes
-from common.metrics import Stopwatch, WeightedMeans
+from common.metrics import Metrics, PendingMetrics, Stopwatch, WeightedMeans
 from common.tb_dllogger import TrainingLogger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
-
-Metrics = dict[str, Tensor]  # each (), on the device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class Samples:
 class Task(Protocol):
     """A model and how it learns; the Trainer calls, the Task computes."""
 
-    name: str
+    files: Sequence[str]  # names of a checkpoint's files; the last is needed only to continue
 
     def train_step(self, micro_batches: Sequence[Any], progress: Progress) -> Metrics:
         """One optimizer step; this process's share of the means over the global batch."""
@@ -63,11 +61,13 @@ class Task(Protocol):
     def samples(self, batch: Any) -> Samples:
         """Pictures and audio of a validation batch."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a checkpoint needs, tensors and plain values."""
+    def state_dict(self, progress: Progress) -> dict[str, dict[str, Any]]:
+        """What each file of a checkpoint holds, by name: tensors and plain values."""
 
-    def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
-        """Restores `state_dict`; errors name the source."""
+    def load_state_dict(
+        self, states: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Path]
+    ) -> Progress:
+        """Restores `state_dict`, says how far it was; errors name the sources."""
 
 
 class Trainer:
@@ -97,36 +97,34 @@ class Trainer:
         self.validation_loader = validation_loader
         self.processes = processes
         self.report = report
-        self.checkpoints = CheckpointFolder(run.output, task.name, run.keep_milestones)
+        self.checkpoints = CheckpointFolder(run.output, task.files, run.keep_milestones)
         self.steps_per_epoch = len(train_loader) // run.grad_accumulation
         self.epoch = 0  # epochs done
         self.step = 0
 
-    def restore(self) -> None:
-        """Continues from the checkpoint that `--resume` or `--checkpoint-path` leads to, if any.
+    def restore(self, paths: Mapping[str, Path]) -> None:
+        """Continues from a checkpoint.
+
+        Args:
+            paths: the checkpoint's files, by name
 
         Raises:
-            FileNotFoundError: `--checkpoint-path` leads nowhere
+            FileNotFoundError: a file is not there
             ValueError: the checkpoint does not fit, or holds weights alone
         """
-        path = self.run.checkpoint_path
-        if self.run.resume and path is None:
-            path = self.checkpoints.latest()
-            if path is None:
-                logger.info("No checkpoint in %s to resume from: starting anew", self.run.output)
-        if path is None:
-            return
-        checkpoint = load_checkpoint(path)
+        states = {name: load_checkpoint(path) for name, path in paths.items()}
+        where = " and ".join(map(str, paths.values()))
         try:
-            self.task.load_state_dict(checkpoint, path)
-            self.epoch, self.step = checkpoint["epoch"], checkpoint["iteration"]
+            progress = self.task.load_state_dict(states, paths)
         except KeyError as error:
-            raise ValueError(f"{path}: cannot be continued: it has no {error.args[0]}") from error
-        if "random_state" in checkpoint:
-            _set_random_state(checkpoint["random_state"])
+            raise ValueError(f"{where}: cannot be continued: it has no {error.args[0]}") from error
+        self.epoch, self.step = progress.epoch, progress.step
+        random_state = states[self.task.files[-1]].get("random_state")
+        if random_state is not None:
+            _set_random_state(random_state)
         else:
-            logger.warning("%s holds no random states: the run will not repeat exactly", path)
-        logger.info("Resumed from %s: epoch %d, step %d", path, self.epoch, self.step)
+            logger.warning("%s holds no random states: the run will not repeat exactly", where)
+        logger.info("Resumed from %s: epoch %d, step %d", where, self.epoch, self.step)
 
     def fit(self) -> None:
         """Trains up to the last epoch; with `--epochs 0`, only validates."""
@@ -137,37 +135,42 @@ class Trainer:
             logger.info("Nothing to do: %d of %d epochs are done", self.epoch, self.run.epochs)
             return
         epochs = []
-        for epoch in range(self.epoch + 1, self.run.epochs + 1):
+        last_epoch = self.run.epochs
+        if self.run.epochs_this_job is not None:
+            last_epoch = min(last_epoch, self.epoch + self.run.epochs_this_job)
+        for epoch in range(self.epoch + 1, last_epoch + 1):
             epochs.append(self._train_epoch(epoch))
-            last = epoch == self.run.epochs
-            if epoch % self.run.validation_freq == 0 or last:
+            is_last = epoch == last_epoch
+            if epoch % self.run.validation_freq == 0 or is_last:
                 self._validate(epoch)
-            if epoch % self.run.samples_freq == 0 or last:
+            if epoch % self.run.samples_freq == 0 or is_last:
                 self._show_samples(epoch)
-            if epoch % self.run.epochs_per_checkpoint == 0 or last:
+            if epoch % self.run.epochs_per_checkpoint == 0 or is_last:
                 self._save(epoch)
         self.report.log("train_avg", (), _means(epochs[-self.run.benchmark_epochs_num :]))
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         self.train_loader.batch_sampler.epoch = epoch
-        watch, epoch_means = Stopwatch(), []
+        epoch_watch = watch = Stopwatch()
+        unread, steps = PendingMetrics(self.processes), []
         groups = itertools.islice(self._groups(self.train_loader), self.steps_per_epoch)
         bar = tqdm(groups, f"epoch {epoch}", self.steps_per_epoch, leave=False, disable=None)
-        step_watch = Stopwatch()
         for iteration, micro_batches in enumerate(bar, start=1):
             self.step += 1
-            progress = Progress(epoch=epoch, step=self.step)
-            shares = self.task.train_step(micro_batches, progress)
+            shares = self.task.train_step(micro_batches, Progress(epoch=epoch, step=self.step))
             frames = sum(self.task.num_frames(batch) for batch in micro_batches)
-            metrics = self._read_step(shares, frames)
-            metrics["frames/s"] = metrics.pop("frames") / step_watch.seconds
-            metrics["took"] = step_watch.seconds
-            step_watch = Stopwatch()
+            unread.add(shares | {"frames": frames})
+            if iteration % self.run.step_logs_interval and iteration < self.steps_per_epoch:
+                continue
+            rows = unread.read()  # the only synchronization
+            seconds, watch = watch.seconds, Stopwatch()
+            speed = {"frames/s": sum(row.pop("frames") for row in rows) / seconds}
+            steps += [row | speed | {"took": seconds / len(rows)} for row in rows]
+            metrics = steps[-1]
             self.report.log("train", (epoch, iteration, self.steps_per_epoch), metrics)
             bar.set_postfix_str(f"loss {metrics['loss']:.4g}, {metrics['frames/s']:,.0f} frames/s")
-            epoch_means.append(metrics)
-        means = _means(epoch_means)
-        means["took"] = watch.seconds
+        means = _means(steps)
+        means["took"] = epoch_watch.seconds
         self.report.log("train_avg", (epoch,), means)
         return means
 
@@ -200,17 +203,12 @@ class Trainer:
         while group := list(itertools.islice(batches, self.run.grad_accumulation)):
             yield [batch.to(self.processes.device) for batch in group]
 
-    def _read_step(self, shares: Metrics, frames: Tensor) -> dict[str, float]:
-        """The sums over all processes as numbers: the only synchronization of a step."""
-        values = torch.stack([*(value.detach().double() for value in shares.values()), frames])
-        return dict(zip([*shares, "frames"], self.processes.sum(values).tolist(), strict=True))
-
     def _save(self, epoch: int) -> None:
         if not self.processes.is_main:
             return
-        state = self.task.state_dict()
-        progress = {"epoch": epoch, "iteration": self.step, "random_state": _random_state()}
-        self.checkpoints.save(epoch, {**progress, **state})
+        states = self.task.state_dict(Progress(epoch=epoch, step=self.step))
+        states[self.task.files[-1]]["random_state"] = _random_state()
+        self.checkpoints.save(epoch, states)
 
 
 def _random_state() -> dict[str, Any]:

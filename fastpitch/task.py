@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,24 @@ from common.config import AudioConfig, OptimizerConfig, RunConfig
 from common.distributed import Processes
 from common.ema import ExponentialMovingAverage
 from common.griffin_lim import GriffinLim
-from common.optim import load_optimizer, make_optimizer, set_learning_rate, warmup_then_inverse_root
+from common.metrics import Metrics
+from common.optim import (
+    check_rule,
+    load_optimizer,
+    make_optimizer,
+    set_learning_rate,
+    warmup_then_inverse_root,
+)
 from common.plots import plot_alignment, plot_mel
 from common.precision import Precision
-from common.trainer import Metrics, Progress, Samples
+from common.trainer import Progress, Samples
 from fastpitch.arg_parser import FastPitchLossConfig
 from fastpitch.data_function import Batch
 from fastpitch.loss_function import BatchCounts, FastPitchLoss
 from fastpitch.model import FastPitch
 
-logger = logging.getLogger(__name__)
+BETAS = (0.9, 0.98)
+EPS = 1e-9
 
 
 class FastPitchTask:
@@ -42,7 +49,7 @@ class FastPitchTask:
         processes: that train together
     """
 
-    name = "FastPitch"
+    files = ("FastPitch",)
 
     def __init__(
         self,
@@ -62,7 +69,14 @@ class FastPitchTask:
         self.setup = dict(setup)
         self.processes = processes
         self.precision = Precision(run.amp, processes.device)
-        self.optimizer = make_optimizer(model.parameters(), optimization)
+        self.optimizer = make_optimizer(
+            optimization.optimizer,
+            model.parameters(),
+            lr=optimization.learning_rate,
+            betas=BETAS,
+            eps=EPS,
+            weight_decay=optimization.weight_decay,
+        )
         self.ema = ExponentialMovingAverage(model, run.ema_decay)
         self.trained = processes.wrap(model)
 
@@ -139,9 +153,11 @@ class FastPitchTask:
             sampling_rate=self.audio.sampling_rate,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """The contents of a checkpoint, but for the progress of training."""
-        return {
+    def state_dict(self, progress: Progress) -> dict[str, dict[str, Any]]:
+        """The contents of a checkpoint."""
+        checkpoint = {
+            "epoch": progress.epoch,
+            "iteration": progress.step,
             "config": dataclasses.asdict(self.model.config),
             "train_setup": self.setup,
             "state_dict": self.model.state_dict(),
@@ -150,28 +166,23 @@ class FastPitchTask:
             "optimizer_name": self.optimization.optimizer,
             "scaler": self.precision.state_dict(),
         }
+        return {"FastPitch": checkpoint}
 
-    def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
+    def load_state_dict(
+        self, states: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Path]
+    ) -> Progress:
         """Continues from a checkpoint, with this run's own optimizer settings.
 
         Raises:
             ValueError: the weights or the optimizer are others
         """
-        trained_with = state.get("optimizer_name", self.optimization.optimizer)
-        if trained_with != self.optimization.optimizer:
-            raise ValueError(
-                f"--optimizer {self.optimization.optimizer} cannot continue {source}, which was "
-                f"trained with {trained_with}: resume with that, or use --init-from-checkpoint"
-            )
+        state, source = states["FastPitch"], sources["FastPitch"]
+        check_rule(self.optimization.optimizer, state, source)
         load_weights(self.model, state["state_dict"], source)
         load_optimizer(self.optimizer, state["optimizer"], source)
         self.precision.load_state_dict(state["scaler"])
-        if self.ema.model is not None:
-            load_weights(self.ema.model, state.get("ema_state_dict") or state["state_dict"], source)
-        elif state.get("ema_state_dict"):
-            logger.warning(
-                "%s holds averaged weights, which this run drops: --ema-decay keeps them", source
-            )
+        self.ema.load(state.get("ema_state_dict"), state["state_dict"], source)
+        return Progress(epoch=state["epoch"], step=state["iteration"])
 
     def _backward(self, batch: Batch, counts: BatchCounts, kl_weight: float) -> Metrics:
         with self.precision.autocast():

@@ -15,7 +15,14 @@ import pytest
 import inference
 import train
 from common.cli import FlagParser, flag, flag_name, literal_tuple
-from common.config import AudioConfig, DataConfig, OptimizerConfig, RunConfig, TextConfig
+from common.config import (
+    AudioConfig,
+    DataConfig,
+    OptimizerConfig,
+    RunConfig,
+    StartConfig,
+    TextConfig,
+)
 from fastpitch.arg_parser import FastPitchConfig, FastPitchLossConfig
 from inference import InferenceConfig
 from prepare_dataset import PreparationConfig
@@ -142,7 +149,7 @@ def test_the_command_line_outranks_a_checkpoint_and_a_checkpoint_the_default():
         ("--mel-fmax 12000", "--mel-fmax must not exceed half the sampling rate, 11025 Hz"),
         ("--win-length 2048", "--win-length must not exceed --filter-length 1024, got 2048"),
         ("--pitch-mean 200", "--pitch-mean and --pitch-std go together"),
-        ("--resume --init-from-checkpoint x", "--resume and --init-from-checkpoint exclude"),
+        ("--checkpoint-path x --init-from-checkpoint y", "--checkpoint-path and --init-from"),
         ("--dur-predictor-kernel-size 4", "--dur-predictor-kernel-size must be odd"),
         ("--in-fft-output-size 100", "must be equal, got 384, 100 and 384"),
         ("--ema-decay 1", "--ema-decay must lie in [0, 1), got 1.0"),
@@ -222,6 +229,7 @@ CONFIGS = [
     DataConfig,
     OptimizerConfig,
     RunConfig,
+    StartConfig,
     FastPitchConfig,
     FastPitchLossConfig,
     InferenceConfig,

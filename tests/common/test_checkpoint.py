@@ -20,10 +20,10 @@ def names_in(folder):
 
 
 def test_milestones_and_the_last_two_are_kept(tmp_path):
-    checkpoints = CheckpointFolder(tmp_path, "Net", milestones=(2, 4))
+    checkpoints = CheckpointFolder(tmp_path, ["Net"], milestones=(2, 4))
     for epoch in range(1, 8):
-        checkpoints.save(epoch, {"epoch": epoch})
-        newest = load_checkpoint(checkpoints.path(epoch))
+        checkpoints.save(epoch, {"Net": {"epoch": epoch}})
+        newest = load_checkpoint(checkpoints.paths(epoch)["Net"])
         assert newest == {"epoch": epoch}
     assert names_in(tmp_path) == [f"Net_checkpoint_{epoch}.pt" for epoch in (2, 4, 6, 7)]
 
@@ -32,56 +32,69 @@ def test_only_files_that_this_run_wrote_are_removed(tmp_path):
     foreign = ["Net_checkpoint_1.pt", "Net_checkpoint_2.pt", "Other_checkpoint_1.pt", "notes.txt"]
     for name in foreign:
         (tmp_path / name).write_text("somebody else's")
-    checkpoints = CheckpointFolder(tmp_path, "Net")
+    checkpoints = CheckpointFolder(tmp_path, ["Net"])
     for epoch in range(3, 9):
-        checkpoints.save(epoch, {"epoch": epoch})
+        checkpoints.save(epoch, {"Net": {"epoch": epoch}})
     assert names_in(tmp_path) == sorted([*foreign, "Net_checkpoint_7.pt", "Net_checkpoint_8.pt"])
     for name in foreign:
         assert (tmp_path / name).read_text() == "somebody else's"
 
 
 def test_saving_goes_on_when_somebody_removed_an_old_checkpoint(tmp_path):
-    checkpoints = CheckpointFolder(tmp_path, "Net")
-    checkpoints.save(1, {"epoch": 1})
-    checkpoints.path(1).unlink()
+    checkpoints = CheckpointFolder(tmp_path, ["Net"])
+    checkpoints.save(1, {"Net": {"epoch": 1}})
+    checkpoints.paths(1)["Net"].unlink()
     for epoch in (2, 3, 4):
-        checkpoints.save(epoch, {"epoch": epoch})
+        checkpoints.save(epoch, {"Net": {"epoch": epoch}})
     assert names_in(tmp_path) == ["Net_checkpoint_3.pt", "Net_checkpoint_4.pt"]
 
 
+def test_the_files_of_an_epoch_belong_together(tmp_path):
+    checkpoints = CheckpointFolder(tmp_path, ["gen", "discrim"])
+    for epoch in (1, 2, 3):
+        checkpoints.save(epoch, {"gen": {"a": epoch}, "discrim": {"b": epoch}})
+    expected = [f"{name}_checkpoint_{epoch}.pt" for name in ("discrim", "gen") for epoch in (2, 3)]
+    assert names_in(tmp_path) == expected
+    (tmp_path / "discrim_checkpoint_3.pt").unlink()  # as when saving was cut off between the two
+    assert checkpoints.latest() == checkpoints.paths(2)
+    assert load_checkpoint(checkpoints.paths(2)["discrim"]) == {"b": 2}
+
+
 def test_an_epoch_saved_twice_counts_once(tmp_path):
-    checkpoints = CheckpointFolder(tmp_path, "Net")
+    checkpoints = CheckpointFolder(tmp_path, ["Net"])
     for epoch in (1, 2, 2):
-        checkpoints.save(epoch, {"epoch": epoch})
+        checkpoints.save(epoch, {"Net": {"epoch": epoch}})
     assert names_in(tmp_path) == ["Net_checkpoint_1.pt", "Net_checkpoint_2.pt"]
 
 
 def test_the_latest_checkpoint_has_the_largest_number(tmp_path):
-    checkpoints = CheckpointFolder(tmp_path, "Net")
+    checkpoints = CheckpointFolder(tmp_path, ["Net"])
     assert checkpoints.latest() is None
     for epoch in (9, 10):
-        checkpoints.save(epoch, {"epoch": epoch})
+        checkpoints.save(epoch, {"Net": {"epoch": epoch}})
     for name in ("Net_checkpoint_99.pt.bak", "Net_checkpoint_last.pt", "My_Net_checkpoint_50.pt"):
         (tmp_path / name).touch()
-    assert checkpoints.latest() == tmp_path / "Net_checkpoint_10.pt"
+    assert checkpoints.latest() == {"Net": tmp_path / "Net_checkpoint_10.pt"}
 
 
 def test_the_latest_checkpoint_exists_even_where_its_number_has_leading_zeros(tmp_path):
     (tmp_path / "Net_checkpoint_0012.pt").touch()
-    assert CheckpointFolder(tmp_path, "Net").latest() == tmp_path / "Net_checkpoint_0012.pt"
+    newest = CheckpointFolder(tmp_path, ["Net"]).latest()
+    assert newest == {"Net": tmp_path / "Net_checkpoint_0012.pt"}
 
 
 def test_there_is_no_latest_checkpoint_where_there_is_no_folder(tmp_path):
-    assert CheckpointFolder(tmp_path / "none", "Net").latest() is None
+    assert CheckpointFolder(tmp_path / "none", ["Net"]).latest() is None
 
 
 def test_a_failure_while_saving_leaves_the_old_checkpoint(tmp_path):
-    checkpoints = CheckpointFolder(tmp_path, "Net")
-    checkpoints.save(1, {"weights": torch.ones(3)})
+    checkpoints = CheckpointFolder(tmp_path, ["Net"])
+    checkpoints.save(1, {"Net": {"weights": torch.ones(3)}})
+    state = {"weights": torch.zeros(3), "not to be saved": lambda: None}
     with pytest.raises((pickle.PicklingError, AttributeError)):
-        checkpoints.save(1, {"weights": torch.zeros(3), "not to be saved": lambda: None})
+        checkpoints.save(1, {"Net": state})
     assert names_in(tmp_path) == ["Net_checkpoint_1.pt"]
-    assert torch.equal(load_checkpoint(checkpoints.path(1))["weights"], torch.ones(3))
+    assert torch.equal(load_checkpoint(checkpoints.paths(1)["Net"])["weights"], torch.ones(3))
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):

@@ -9,8 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from common.config import OptimizerConfig
-from common.optim import Lamb, make_optimizer, set_learning_rate, warmup_then_inverse_root
+from common.optim import (
+    Lamb,
+    decay_by_epoch,
+    make_optimizer,
+    set_learning_rate,
+    warmup_then_inverse_root,
+)
 from tests.conftest import golden
 
 
@@ -122,16 +127,15 @@ def test_lamb_continues_from_its_state_as_if_it_had_never_stopped(tmp_path):
 def test_the_update_rule_is_chosen_by_name(name, rule):
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)
-    config = OptimizerConfig(optimizer=name, learning_rate=0.3, weight_decay=0.01)
-    optimizer = make_optimizer(model.parameters(), config)
+    settings = {"lr": 0.3, "betas": (0.8, 0.99), "eps": 1e-7, "weight_decay": 0.01}
+    optimizer = make_optimizer(name, model.parameters(), **settings)
     (group,) = optimizer.param_groups
     assert type(optimizer) is rule
     frozen = model.bias.clone()
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     assert torch.equal(model.bias, frozen)
-    assert (group["lr"], group["betas"], group["eps"]) == (0.3, (0.9, 0.98), 1e-9)
-    assert group["weight_decay"] == 0.01
+    assert {key: group[key] for key in settings} == settings
 
 
 @pytest.mark.parametrize(
@@ -157,3 +161,8 @@ def test_a_learning_rate_is_set_in_every_group():
     optimizer = Lamb([{"params": layer.parameters()} for layer in layers])
     set_learning_rate(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+
+
+def test_the_learning_rate_may_decay_epoch_by_epoch():
+    rates = [decay_by_epoch(epoch, 3e-4, 0.9998) for epoch in (1, 2, 1001)]
+    assert rates == pytest.approx([3e-4, 3e-4 * 0.9998, 3e-4 * 0.9998**1000])

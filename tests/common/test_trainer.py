@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from common.checkpoint import load_checkpoint, load_weights
 from common.config import RunConfig
 from common.distributed import Processes
+from common.launch import checkpoint_to_resume
 from common.loaders import EpochBatches, make_loader
 from common.trainer import Progress, Samples, Trainer
 
@@ -50,7 +51,7 @@ def collate(values: Sequence[Tensor]) -> Numbers:
 class FindMean:
     """Learns one weight, the mean of noisy numbers; the noise shows whether randomness resumes."""
 
-    name = "FindMean"
+    files = ("FindMean",)
 
     def __init__(self) -> None:
         self.model = nn.Linear(1, 1, bias=False)
@@ -84,15 +85,20 @@ class FindMean:
             figures={"mel": Figure()}, audio={"voice": batch.values}, sampling_rate=22050
         )
 
-    def state_dict(self) -> dict:
-        return {
+    def state_dict(self, progress: Progress) -> dict[str, dict]:
+        checkpoint = {
+            "epoch": progress.epoch,
+            "iteration": progress.step,
             "state_dict": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
+        return {"FindMean": checkpoint}
 
-    def load_state_dict(self, state: Mapping, source: Path) -> None:
-        load_weights(self.model, state["state_dict"], source)
+    def load_state_dict(self, states: Mapping, sources: Mapping[str, Path]) -> Progress:
+        state = states["FindMean"]
+        load_weights(self.model, state["state_dict"], sources["FindMean"])
         self.optimizer.load_state_dict(state["optimizer"])
+        return Progress(epoch=state["epoch"], step=state["iteration"])
 
     def _loss(self, values: Tensor) -> Tensor:
         return (self.model(torch.ones(len(values), 1))[:, 0] - values).square().mean()
@@ -146,9 +152,11 @@ def make_trainer(folder: Path, *, num_validation: int = NUM_VALIDATION, **settin
     )
 
 
-def fit(folder: Path, **settings) -> Trainer:
+def fit(folder: Path, *, checkpoint: Path | None = None, **settings) -> Trainer:
     trainer = make_trainer(folder, **settings)
-    trainer.restore()
+    newest = checkpoint_to_resume(trainer.run, FindMean.files)
+    if newest or checkpoint:
+        trainer.restore(newest or {"FindMean": checkpoint})
     trainer.fit()
     return trainer
 
@@ -182,6 +190,31 @@ def test_every_step_logs_its_metrics_and_throughput(tmp_path):
         assert set(metrics) == {"loss", "lrate", "frames/s", "took"}
         assert metrics["lrate"] == pytest.approx(0.1)
         assert metrics["frames/s"] * metrics["took"] == pytest.approx(200, rel=0.5)
+
+
+def test_steps_may_be_logged_now_and_then_and_epochs_still_count_them_all(tmp_path):
+    torch.manual_seed(5)
+    every = fit(tmp_path / "every", epochs=2)
+    torch.manual_seed(5)
+    fourth = fit(tmp_path / "fourth", epochs=2, step_logs_interval=4)
+    lines = fourth.report.of("train")
+    assert list(lines) == [(1, 4, 6), (1, 6, 6), (2, 4, 6), (2, 6, 6)]
+    for step, metrics in lines.items():
+        assert metrics["loss"] == every.report.of("train")[step]["loss"]
+        assert metrics["frames/s"] * metrics["took"] == pytest.approx(200, rel=0.5)
+    for epoch in (1, 2):
+        means = [trainer.report.of("train_avg")[(epoch,)]["loss"] for trainer in (every, fourth)]
+        assert means[0] == pytest.approx(means[1])
+
+
+def test_a_job_may_stop_early_and_the_next_goes_on(tmp_path):
+    torch.manual_seed(5)
+    whole = fit(tmp_path / "whole", epochs=5)
+    torch.manual_seed(5)
+    for expected in ([1, 2], [3, 4], [5]):
+        part = fit(tmp_path / "parts", epochs=5, epochs_this_job=2, resume=True)
+        assert [step[0] for step in part.report.of("train_avg") if step] == expected
+    assert torch.equal(part.task.model.weight, whole.task.model.weight)
 
 
 def test_an_epoch_logs_the_means_of_its_steps_and_the_run_those_of_its_last_epochs(tmp_path):
@@ -238,7 +271,7 @@ def test_no_epochs_only_validate(tmp_path):
 def test_no_epochs_from_a_checkpoint_validate_its_weights_under_its_epoch(tmp_path):
     trained = fit(tmp_path, epochs=2)
     path = tmp_path / "FindMean_checkpoint_2.pt"
-    validated = fit(tmp_path / "other", epochs=0, checkpoint_path=path)
+    validated = fit(tmp_path / "other", epochs=0, checkpoint=path)
     ours, theirs = validated.report.of("val"), trained.report.of("val")
     assert ours[(2,)]["loss"] == theirs[(2,)]["loss"]
 
@@ -293,7 +326,7 @@ def test_a_checkpoint_that_cannot_be_continued_is_refused(tmp_path, missing):
     del checkpoint[missing]
     torch.save(checkpoint, path)
     with pytest.raises(ValueError, match=rf"{path}: cannot be continued: it has no {missing}"):
-        make_trainer(tmp_path, resume=True).restore()
+        make_trainer(tmp_path).restore({"FindMean": path})
 
 
 def test_an_interrupt_leaves_the_last_checkpoint_to_resume_from(tmp_path):

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the training commands share around their own work: how to begin, report and end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.checkpoint import CheckpointFolder
+from common.config import RunConfig
+from common.distributed import Processes
+from common.files import check_file, check_folder
+from common.tb_dllogger import FileLogger, NullLogger, TrainingLogger
+from common.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def checkpoint_to_resume(run: RunConfig, names: Sequence[str]) -> dict[str, Path] | None:
+    """The newest checkpoint in `--output` if `--resume` asks for it; None where there is none.
+
+    Args:
+        names: of a checkpoint's files
+
+    Raises:
+        ValueError: without `--resume`, an earlier training would be overwritten
+    """
+    latest = CheckpointFolder(run.output, names).latest()
+    if run.resume and latest is None:
+        logger.info("No checkpoint in %s to resume from: starting anew", run.output)
+    if latest is None or run.resume:
+        return latest
+    if run.epochs > 0:
+        raise ValueError(
+            f"--output {run.output} holds {latest[names[0]].name} of an earlier training: "
+            "continue it with --resume, or choose another folder"
+        )
+    return None
+
+
+def check_outputs(run: RunConfig) -> None:
+    """Refuses paths that cannot be written, before any work is done."""
+    check_folder(run.output, "--output")
+    if run.log_file is not None:
+        check_file(run.log_file, "--log-file")
+
+
+def check_steps(run: RunConfig, num_clips: int, processes: Processes) -> None:
+    """Refuses data that does not fill one optimizer step."""
+    clips_per_step = run.batch_size * run.grad_accumulation * processes.world_size
+    if run.epochs > 0 and num_clips < clips_per_step:
+        raise ValueError(
+            f"{num_clips} training clips do not fill one step of --batch-size "
+            f"{run.batch_size} x --grad-accumulation {run.grad_accumulation} x "
+            f"{processes.world_size} processes: lower --batch-size or --grad-accumulation"
+        )
+
+
+def seed_everything(run: RunConfig, processes: Processes) -> None:
+    """Makes runs repeat; every process draws its own random numbers."""
+    torch.manual_seed(run.seed + processes.rank)
+    torch.backends.cudnn.benchmark = run.cudnn_benchmark
+
+
+def make_report(
+    run: RunConfig, settings: Mapping[str, Any], processes: Processes
+) -> TrainingLogger:
+    """Where this process reports to, told every setting of the run."""
+    report = FileLogger(run.output, run.log_file) if processes.is_main else NullLogger()
+    report.parameters(settings)
+    return report
+
+
+def train_to_end(trainer: Trainer, program: str) -> None:
+    """Trains; ends with exit code 130 when interrupted and 1 when files cannot be written."""
+    try:
+        trainer.fit()
+    except KeyboardInterrupt:
+        logger.warning("Interrupted: the same command with --resume continues")
+        sys.exit(130)
+    except OSError as error:
+        logger.error("%s: stopped: %s", program, error)
+        sys.exit(1)
+    finally:
+        trainer.report.close()
+        trainer.processes.close()
