@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +13,8 @@ from torch import Tensor, nn
 from common.weight_norm import weight_norm
 from hifigan.arg_parser import HiFiGANConfig
 
-Conv = TypeVar("Conv", nn.Conv1d, nn.ConvTranspose1d)
-
 SLOPE = 0.1
 OUTPUT_SLOPE = 0.01
-WEIGHT_STD = 0.01
 
 FLAT_KEY = re.compile(r"(.*\bresblocks)\.(\d+)\.(convs.+)")
 
@@ -58,6 +54,9 @@ RESBLOCKS: Mapping[str, type[ResBlock1 | ResBlock2]] = {"1": ResBlock1, "2": Res
 
 class HiFiGAN(nn.Module):
     """The generator (Kong 2020, section 2.2).
+
+    Weights start as PyTorch draws them, as in the public recipe: of a normal with a deviation of
+    0.01, small generators learn markedly slower.
 
     Args:
         config: sizes; its fields are the keys of a checkpoint's `config`
@@ -154,18 +153,13 @@ def _residual_blocks(config: HiFiGANConfig, channels: int) -> nn.ModuleList:
 
 def _upsampling(in_channels: int, out_channels: int, kernel_size: int, rate: int) -> nn.Module:
     padding = (kernel_size - rate) // 2
-    return _initialized(
+    return weight_norm(
         nn.ConvTranspose1d(in_channels, out_channels, kernel_size, rate, padding=padding)
     )
 
 
 def _conv(channels: int, kernel_size: int, dilation: int) -> nn.Module:
     padding = dilation * (kernel_size // 2)
-    return _initialized(
+    return weight_norm(
         nn.Conv1d(channels, channels, kernel_size, dilation=dilation, padding=padding)
     )
-
-
-def _initialized(conv: Conv) -> Conv:
-    nn.init.normal_(conv.weight, std=WEIGHT_STD)
-    return weight_norm(conv)
