@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The same function over many clips, on several processes that stop when they are told to."""
+"""The same function over many clips, on several processes that stop when told; and its progress."""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 import torch
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 15.0
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -53,8 +61,7 @@ def run_parallel(
         finished = True
     except BrokenProcessPool as error:
         raise RuntimeError(
-            "a worker process was killed, perhaps for want of memory: run again with fewer "
-            "--n-workers"
+            "a worker process was killed, perhaps for want of memory: run again with fewer workers"
         ) from error
     finally:
         if not finished:
@@ -62,6 +69,29 @@ def run_parallel(
             for worker in set(multiprocessing.active_children()) - others:
                 worker.terminate()
         executor.shutdown(cancel_futures=True)
+
+
+def show_progress(results: Iterator[Result], total: int, done: str) -> Iterator[Result]:
+    """Passes results on, telling how far they are: a bar on a terminal, elsewhere a line at times.
+
+    Args:
+        total: number of clips, a result each
+        done: what was done to them, such as "prepared"
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(results, total=total, desc=done, unit="clip", smoothing=0.05)
+        return
+    begun = said = time.monotonic()
+    for number, result in enumerate(results, start=1):
+        yield result
+        now = time.monotonic()
+        if number == total or now - said >= SECONDS_BETWEEN_LINES:
+            said = now
+            rate = number / max(now - begun, 1e-6)
+            left = (total - number) / rate
+            logger.info(
+                "%s %d of %d clips, %.1f clips/s, %.0f s left", done, number, total, rate, left
+            )
 
 
 def _context(module: str) -> multiprocessing.context.BaseContext:

@@ -5,35 +5,25 @@ from __future__ import annotations
 
 import functools
 import io
-import logging
 import random
-import sys
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from common.audio import MelSpectrogram, read_at_own_rate, resample
 from common.config import AudioConfig
 from common.filelists import Utterance
 from common.files import atomic_path
-from common.parallel import run_parallel
+from common.parallel import run_parallel, show_progress
 from common.pitch import PitchStatistics, estimate_pitch
 from common.records import ClipRecord, PreparationRecord, mel_settings, pitch_settings
 from common.text import TextProcessor
 from fastpitch.prior import InterpolatedPrior
 
-logger = logging.getLogger(__name__)
-
 FOLDERS: Mapping[str, str] = {"mel": "mels", "pitch": "pitch", "prior": "alignment_priors"}
-SECONDS_BETWEEN_LINES = 15.0
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +66,7 @@ class Preparation:
         for folder in {target.parent for job in jobs for target in job.targets.values()}:
             folder.mkdir(parents=True, exist_ok=True)
         results = run_parallel(prepare_clip, jobs, self.num_workers)
-        for _, clip in _show_progress(results, len(jobs)):
+        for _, clip in show_progress(results, len(jobs), "prepared"):
             record.add(clip)
 
     def _plan_clip(self, utterance: Utterance, record: PreparationRecord) -> ClipJob:
@@ -173,21 +163,3 @@ def _save(tensor: torch.Tensor, path: Path) -> None:
     torch.save(tensor.clone(), buffer)  # a view would take its whole storage along
     with atomic_path(path) as unfinished:
         unfinished.write_bytes(buffer.getvalue())
-
-
-def _show_progress(results: Iterator[Result], total: int) -> Iterator[Result]:
-    """A bar on a terminal; elsewhere a line now and then."""
-    if sys.stderr.isatty():
-        yield from tqdm(results, total=total, desc="preparing", unit="clip", smoothing=0.05)
-        return
-    begun = said = time.monotonic()
-    for number, result in enumerate(results, start=1):
-        yield result
-        now = time.monotonic()
-        if number == total or now - said >= SECONDS_BETWEEN_LINES:
-            said = now
-            rate = number / max(now - begun, 1e-6)
-            left = (total - number) / rate
-            logger.info(
-                "prepared %d of %d clips, %.1f clips/s, %.0f s left", number, total, rate, left
-            )

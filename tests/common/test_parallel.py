@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Many clips, one function: results come through, and somebody is told how far they are."""
+
+from __future__ import annotations
+
+import logging
+
+from common.parallel import run_parallel, show_progress
+
+
+def test_progress_passes_results_on_and_ends_with_a_line(caplog):
+    caplog.set_level(logging.INFO)
+    results = run_parallel(abs, [-3, 2, -1], num_workers=1)
+    assert [*show_progress(results, 3, "measured")] == [(0, 3), (1, 2), (2, 1)]
+    (line,) = caplog.messages
+    assert line.startswith("measured 3 of 3 clips, ") and line.endswith(" 0 s left")
+
+
+def test_no_clips_are_no_line(caplog):
+    caplog.set_level(logging.INFO)
+    assert [*show_progress(iter([]), 0, "measured")] == []
+    assert caplog.messages == []
