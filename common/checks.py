@@ -19,6 +19,7 @@ from common.text import Reading, TextProcessor
 
 logger = logging.getLogger(__name__)
 
+SILENT_PEAK = 1e-3  # -60 dB of full scale
 PLACES_SHOWN = 20  # of a warning that concerns many lines
 
 
@@ -88,30 +89,52 @@ class DataCheck:
             record=PreparationRecord(self.dataset_path),
             num_workers=self.num_workers,
         )
-        for problem in problems:
-            if problem.severity == "warning":
-                logger.warning("%s", problem)
-        errors = [problem for problem in problems if problem.severity == "error"]
-        if not errors:
-            return training, validation
-        if not self.skip_bad:
-            raise BadDataset(errors)
-        bad = {error.source for error in errors}
-        training = [utterance for utterance in training if utterance.source not in bad]
-        validation = [utterance for utterance in validation if utterance.source not in bad]
-        if not training or (validation_files and not validation):
-            raise BadDataset(errors, left_without="validation" if training else "training")
-        self._list_bad(errors)
-        return training, validation
-
-    def _list_bad(self, errors: Sequence[Problem]) -> None:
-        with atomic_path(self.bad_list) as unfinished:
-            unfinished.write_text("".join(f"{error}\n" for error in errors), encoding="utf-8")
-        logger.warning(
-            "--skip-bad: %d lines are left out, listed in %s",
-            len({error.source for error in errors}),
-            self.bad_list,
+        return leave_out_bad(
+            problems,
+            training,
+            validation,
+            need_validation=bool(validation_files),
+            skip_bad=self.skip_bad,
+            bad_list=self.bad_list,
         )
+
+
+def leave_out_bad(
+    problems: Sequence[Problem],
+    training: Sequence[Utterance],
+    validation: Sequence[Utterance],
+    *,
+    need_validation: bool,
+    skip_bad: bool,
+    bad_list: Path,
+) -> tuple[list[Utterance], list[Utterance]]:
+    """The utterances without errors; warnings are logged.
+
+    Args:
+        need_validation: something must be left to validate on
+        skip_bad: leave the others out, instead of raising
+        bad_list: file that says which are left out
+
+    Raises:
+        BadDataset: there are errors and `skip_bad` is off, or no clip is left
+    """
+    for problem in problems:
+        if problem.severity == "warning":
+            logger.warning("%s", problem)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if not errors:
+        return list(training), list(validation)
+    if not skip_bad:
+        raise BadDataset(errors)
+    bad = {error.source for error in errors}
+    good_training = [utterance for utterance in training if utterance.source not in bad]
+    good_validation = [utterance for utterance in validation if utterance.source not in bad]
+    if not good_training or (need_validation and not good_validation):
+        raise BadDataset(errors, left_without="validation" if good_training else "training")
+    with atomic_path(bad_list) as unfinished:
+        unfinished.write_text("".join(f"{error}\n" for error in errors), encoding="utf-8")
+    logger.warning("--skip-bad: %d lines are left out, listed in %s", len(bad), bad_list)
+    return good_training, good_validation
 
 
 def check_utterances(
@@ -148,6 +171,10 @@ def check_utterances(
     problems = []
     for utterance, clip in zip(everything, facts, strict=True):
         messages = [*clip.faults, *repeated.get(utterance.source, ())]
+        if clip.peak is not None and clip.peak < SILENT_PEAK:
+            messages.append(
+                f"silent, its peak is {clip.peak:.5f} of full scale: record it again or remove it"
+            )
         if need_pitch and utterance.pitch is None:
             messages.append("no pitch column: name pitch/x.pt after the audio")
         if clip.seconds > max_clip_seconds:

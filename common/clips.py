@@ -22,7 +22,6 @@ from common.records import ClipRecord, PreparationRecord, pitch_settings
 
 logger = logging.getLogger(__name__)
 
-SILENT_PEAK = 1e-3  # -60 dB of full scale
 # Starting processes takes as long as reading this many clips.
 CLIPS_WORTH_PROCESSES = 500
 
@@ -35,6 +34,7 @@ class ClipFacts:
     seconds: float = 0.0
     num_samples: int = 0  # at the file's own rate
     sampling_rate: int | None = None  # the file's own; None for a mel
+    peak: float | None = None  # of full scale; None where the samples were not read
     faults: tuple[str, ...] = ()
 
 
@@ -108,11 +108,7 @@ def _examine_audio(path: Path, config: AudioConfig) -> ClipFacts:
     except (FileNotFoundError, ValueError) as error:
         return ClipFacts(faults=(str(error).removeprefix(f"{path}: "),))
     facts = _facts(len(audio), file_rate, config)
-    peak = float(np.abs(audio).max())
-    if peak >= SILENT_PEAK:
-        return facts
-    fault = f"silent, its peak is {peak:.5f} of full scale: record it again or remove it"
-    return dataclasses.replace(facts, faults=(fault,))
+    return dataclasses.replace(facts, peak=float(np.abs(audio).max()))
 
 
 def _facts(num_samples: int, file_rate: int, config: AudioConfig) -> ClipFacts:

@@ -92,15 +92,11 @@ class ClipsConfig:
     dataset_path: Path = flag(Path(), short="-d", help="folder that file lists are relative to")
     training_files: tuple[Path, ...] = flag(help="file lists to train on")
     validation_files: tuple[Path, ...] = flag(help="file lists to validate on")
-    max_clip_seconds: float = flag(30.0, help="longer clips are refused")
     skip_bad: bool = flag(False, help="leave out clips with problems instead of stopping")
 
     def __post_init__(self) -> None:
         require(bool(self.training_files), "training_files", "must name a file list", "none")
         require(bool(self.validation_files), "validation_files", "must name a file list", "none")
-        require(
-            self.max_clip_seconds > 0, "max_clip_seconds", "must be positive", self.max_clip_seconds
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +118,13 @@ class DataConfig(ClipsConfig):
         None, help="standard deviation of voiced pitch in Hz (default: as for --pitch-mean)"
     )
     n_speakers: int = flag(1, help="number of speakers; above 1 the file lists name them")
+    max_clip_seconds: float = flag(30.0, help="longer clips are refused")
     trainloader_repeats: int = flag(100, help=f"passes per worker start; {ONLY_COMPATIBLE}")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.n_speakers > 0, "n_speakers", "must be positive", self.n_speakers)
+        for name in ("n_speakers", "max_clip_seconds"):
+            require(getattr(self, name) > 0, name, "must be positive", getattr(self, name))
         if (self.pitch_mean is None) != (self.pitch_std is None):
             raise ValueError("--pitch-mean and --pitch-std go together: give both or neither")
         if self.pitch_std is not None:

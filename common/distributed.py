@@ -48,9 +48,9 @@ class Processes:
             model, device_ids=[self.device] if self.device.type == "cuda" else None
         )
 
-    def without_sync(self, model: nn.Module) -> AbstractContextManager:
-        """Region in which a wrapped model keeps its gradients to itself."""
-        if self.world_size == 1:
+    def sync_if(self, model: nn.Module, is_last: bool) -> AbstractContextManager:
+        """Region of a micro-batch; only in the last is a wrapped model's gradient averaged."""
+        if self.world_size == 1 or is_last:
             return contextlib.nullcontext()
         return model.no_sync()
 

@@ -65,9 +65,15 @@ def read_filelist(path: Path | str, dataset_path: Path | str, n_speakers: int) -
 
 
 def parse_filelists(
-    paths: Iterable[Path | str], dataset_path: Path | str, n_speakers: int
+    paths: Iterable[Path | str],
+    dataset_path: Path | str,
+    n_speakers: int,
+    audio_only: bool = False,
 ) -> tuple[list[Utterance], list[Problem]]:
     """The well-formed lines of several file lists, and a problem for each malformed one.
+
+    Args:
+        audio_only: what follows the first column does not matter and may be missing
 
     Raises:
         FileNotFoundError: there is no such list.
@@ -77,7 +83,8 @@ def parse_filelists(
     for path in map(Path, paths):
         before = len(utterances) + len(problems)
         for number, line in _read_lines(path):
-            parsed = _parse_line(line, f"{path}:{number}", Path(dataset_path), n_speakers)
+            source = f"{path}:{number}"
+            parsed = _parse_line(line, source, Path(dataset_path), n_speakers, audio_only)
             (utterances if isinstance(parsed, Utterance) else problems).append(parsed)
         if len(utterances) + len(problems) == before:
             problems.append(Problem(str(path), None, f"empty file list; a line is {LINE_FORMAT}"))
@@ -97,7 +104,7 @@ def _read_lines(path: Path) -> list[tuple[int, bytes]]:
 
 
 def _parse_line(
-    raw_line: bytes, source: str, dataset_path: Path, n_speakers: int
+    raw_line: bytes, source: str, dataset_path: Path, n_speakers: int, audio_only: bool
 ) -> Utterance | Problem:
     try:
         line = raw_line.decode("utf-8").rstrip("\r")
@@ -109,6 +116,8 @@ def _parse_line(
     if not audio.strip():
         return Problem(source, None, "the first column, the audio file, is empty")
     path = dataset_path / audio.strip()
+    if audio_only:
+        return Utterance(audio=path, pitch=None, text="", speaker=0, source=source)
     pitch = None
     if len(columns) > 1 and columns[0].strip().endswith(".pt"):
         pitch = dataset_path / columns.pop(0).strip()

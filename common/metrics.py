@@ -15,6 +15,11 @@ from common.distributed import Processes
 Metrics = dict[str, Tensor]  # each (), on the device
 
 
+def add_metrics(totals: Metrics, terms: Metrics) -> Metrics:
+    """Sums by name, without gradients; a name that is new begins at 0."""
+    return totals | {name: term.detach() + totals.get(name, 0) for name, term in terms.items()}
+
+
 class PendingMetrics:
     """Metrics of steps that stay on the device until all are read at once.
 

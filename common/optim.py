@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,25 +91,34 @@ def _trust_ratios(parameters: list[Tensor], updates: list[Tensor]) -> list[Tenso
     return [torch.where((p > 0) & (u > 0), p / u, torch.ones_like(p)) for p, u in norms]
 
 
-def make_optimizer(
-    name: str,
-    parameters: Iterable[nn.Parameter],
-    *,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-) -> torch.optim.Optimizer:
-    """The update rule that `--optimizer` names.
+@dataclass(frozen=True, kw_only=True)
+class UpdateRule:
+    """How gradients change weights."""
+
+    name: str  # lamb, adam or adamw
+    learning_rate: float  # of a step without a schedule
+    betas: tuple[float, ...]  # decay of the averages of the gradient and its square
+    eps: float
+    weight_decay: float
+    max_grad_norm: float
+
+
+def make_optimizer(rule: UpdateRule, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of a rule.
 
     Frozen parameters are among its parameters, and never change: the states of public checkpoints
     count them.
     """
-    settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-    if name == "lamb":
+    settings = {
+        "lr": rule.learning_rate,
+        "betas": rule.betas,
+        "eps": rule.eps,
+        "weight_decay": rule.weight_decay,
+    }
+    if rule.name == "lamb":
         return Lamb(parameters, **settings)
-    rule = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
-    return rule(parameters, **settings, fused=True)
+    optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[rule.name]
+    return optimizer_class(parameters, **settings, fused=True)
 
 
 def check_rule(name: str, checkpoint: Mapping[str, Any], source: Path | str) -> None:

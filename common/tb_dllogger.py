@@ -145,7 +145,7 @@ class FileLogger:
 def configure_console() -> None:
     """Sends the words of all modules to standard error, where progress bars are, too."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    for name in ("common", "fastpitch", "models", *ENTRY_POINTS):
+    for name in ("common", "fastpitch", "hifigan", "waveglow", "models", *ENTRY_POINTS):
         logging.getLogger(name).setLevel(logging.INFO)
 
 

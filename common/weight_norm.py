@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
+
+from common.precision import full_precision
 
 Conv = TypeVar("Conv", bound=nn.Module)
 
@@ -18,8 +20,8 @@ WEIGHT_NORM = {
 }
 SPECTRAL_NORM = {
     "parametrizations.weight.original": "weight_orig",
-    "parametrizations.weight.0._u": "weight_u",
-    "parametrizations.weight.0._v": "weight_v",
+    "parametrizations.weight.0.norm._u": "weight_u",
+    "parametrizations.weight.0.norm._v": "weight_v",
 }
 
 
@@ -30,7 +32,10 @@ def weight_norm(conv: Conv) -> Conv:
 
 def spectral_norm(conv: Conv) -> Conv:
     """Divides the weight by its largest singular value (Miyato 2018)."""
-    return _with_names(parametrizations.spectral_norm(conv), SPECTRAL_NORM)
+    conv = parametrizations.spectral_norm(conv)
+    steps = conv.parametrizations.weight
+    steps[0] = _InFullPrecision(steps[0])
+    return _with_names(conv, SPECTRAL_NORM)
 
 
 def fold_norms(model: nn.Module) -> None:
@@ -38,6 +43,18 @@ def fold_norms(model: nn.Module) -> None:
     for module in list(model.modules()):
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+
+
+class _InFullPrecision(nn.Module):
+    """A norm whose estimate of the singular value would be lost in the rounding of autocast."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with full_precision(weight):
+            return self.norm(weight)
 
 
 def _with_names(conv: Conv, names: Mapping[str, str]) -> Conv:

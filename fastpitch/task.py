@@ -11,21 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.checkpoint import load_weights
 from common.config import AudioConfig, OptimizerConfig, RunConfig
 from common.distributed import Processes
-from common.ema import ExponentialMovingAverage
 from common.griffin_lim import GriffinLim
+from common.learner import Learner
 from common.metrics import Metrics
-from common.optim import (
-    check_rule,
-    load_optimizer,
-    make_optimizer,
-    set_learning_rate,
-    warmup_then_inverse_root,
-)
+from common.optim import UpdateRule, warmup_then_inverse_root
 from common.plots import plot_alignment, plot_mel
-from common.precision import Precision
 from common.trainer import Progress, Samples
 from fastpitch.arg_parser import FastPitchLossConfig
 from fastpitch.data_function import Batch
@@ -62,63 +54,45 @@ class FastPitchTask:
         setup: Mapping[str, Any],
         processes: Processes,
     ) -> None:
-        self.model = model
         self.optimization = optimization
         self.loss = FastPitchLoss(loss)
         self.audio = audio
         self.setup = dict(setup)
         self.processes = processes
-        self.precision = Precision(run.amp, processes.device)
-        self.optimizer = make_optimizer(
-            optimization.optimizer,
-            model.parameters(),
-            lr=optimization.learning_rate,
+        rule = UpdateRule(
+            name=optimization.optimizer,
+            learning_rate=optimization.learning_rate,
             betas=BETAS,
             eps=EPS,
             weight_decay=optimization.weight_decay,
+            max_grad_norm=optimization.grad_clip_thresh,
         )
-        self.ema = ExponentialMovingAverage(model, run.ema_decay)
-        self.trained = processes.wrap(model)
+        self.learner = Learner(model, rule, run, processes)
 
     def train_step(self, micro_batches: Sequence[Batch], progress: Progress) -> Metrics:
         """One optimizer step over micro-batches whose losses add up to that of the whole."""
         learning_rate = warmup_then_inverse_root(
             progress.step, self.optimization.learning_rate, self.optimization.warmup_steps
         )
-        set_learning_rate(self.optimizer, learning_rate)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.trained.train()
         counts = self._global_counts(micro_batches)
         kl_weight = self.loss.config.kl_weight(progress.epoch)
-        totals: Metrics = {}
-        for index, batch in enumerate(micro_batches):
-            if index + 1 < len(micro_batches):
-                with self.processes.without_sync(self.trained):
-                    terms = self._backward(batch, counts, kl_weight)
-            else:
-                terms = self._backward(batch, counts, kl_weight)
-            totals = {name: term.detach() + totals.get(name, 0) for name, term in terms.items()}
-        grad_norm = self.precision.step(
-            self.optimizer, self.model.parameters(), self.optimization.grad_clip_thresh
-        )
-        self.ema.update(self.model)
-        shared = {"kl_weight": kl_weight, "lrate": learning_rate, "grad_norm": grad_norm}
-        return totals | {
-            name: torch.as_tensor(value, device=self.processes.device) / self.processes.world_size
-            for name, value in shared.items()
-        }
+
+        def terms_of(batch: Batch) -> Metrics:
+            with self.learner.autocast():
+                output = self.learner.wrapped(batch)
+            return self.loss(output, batch, counts, kl_weight)
+
+        self.learner.wrapped.train()
+        metrics = self.learner.step(micro_batches, terms_of, learning_rate)
+        return metrics | self.learner.share({"kl_weight": kl_weight})
 
     @torch.no_grad()
     def eval_step(self, batch: Batch) -> dict[str, tuple[Metrics, Tensor]]:
         """The loss terms of a batch, of the model and of its average."""
-        models = {"val": self.model, "val_ema": self.ema.model}
         weight = batch.text_lens.new_tensor(len(batch.text_lens))
         results = {}
-        for scope, model in models.items():
-            if model is None:
-                continue
-            model.eval()
-            with self.precision.autocast():
+        for scope, model in self.learner.evaluated():
+            with self.learner.autocast():
                 output = model(batch)
             results[scope] = (self.loss(output, batch), weight)
         return results
@@ -130,12 +104,12 @@ class FastPitchTask:
     @torch.no_grad()
     def samples(self, batch: Batch) -> Samples:
         """The first clip of a batch: mels, alignment, and how the predicted mel sounds."""
-        self.model.eval()
-        output = self.model(batch)
+        model = self.learner.model.eval()
+        output = model(batch)
         num_frames, num_symbols = int(batch.mel_lens[0]), int(batch.text_lens[0])
         target = batch.mel[0, :, :num_frames].cpu()
         predicted = output.mel[0, :, :num_frames].float().cpu()
-        spoken = self.model.infer(batch.text[:1, :num_symbols], speaker=batch.speaker[:1])
+        spoken = model.infer(batch.text[:1, :num_symbols], speaker=batch.speaker[:1])
         vocoder = GriffinLim(self.audio)
         return Samples(
             figures={
@@ -158,39 +132,19 @@ class FastPitchTask:
         checkpoint = {
             "epoch": progress.epoch,
             "iteration": progress.step,
-            "config": dataclasses.asdict(self.model.config),
+            "config": dataclasses.asdict(self.learner.model.config),
             "train_setup": self.setup,
-            "state_dict": self.model.state_dict(),
-            "ema_state_dict": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "optimizer_name": self.optimization.optimizer,
-            "scaler": self.precision.state_dict(),
+            **self.learner.state_dict(),
         }
         return {"FastPitch": checkpoint}
 
     def load_state_dict(
         self, states: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Path]
     ) -> Progress:
-        """Continues from a checkpoint, with this run's own optimizer settings.
-
-        Raises:
-            ValueError: the weights or the optimizer are others
-        """
-        state, source = states["FastPitch"], sources["FastPitch"]
-        check_rule(self.optimization.optimizer, state, source)
-        load_weights(self.model, state["state_dict"], source)
-        load_optimizer(self.optimizer, state["optimizer"], source)
-        self.precision.load_state_dict(state["scaler"])
-        self.ema.load(state.get("ema_state_dict"), state["state_dict"], source)
+        """Continues from a checkpoint; errors as those of `Learner.load_state_dict`."""
+        state = states["FastPitch"]
+        self.learner.load_state_dict(state, sources["FastPitch"])
         return Progress(epoch=state["epoch"], step=state["iteration"])
-
-    def _backward(self, batch: Batch, counts: BatchCounts, kl_weight: float) -> Metrics:
-        with self.precision.autocast():
-            output = self.trained(batch)
-        terms = self.loss(output, batch, counts, kl_weight)
-        # Gradients are averaged over the processes, losses add up over them.
-        self.precision.backward(terms["loss"] * self.processes.world_size)
-        return terms
 
     def _global_counts(self, micro_batches: Sequence[Batch]) -> BatchCounts:
         own = BatchCounts.of(micro_batches)

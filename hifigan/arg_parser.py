@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from common.cli import flag, flag_name, literal_tuple
+from common.config import ONLY_COMPATIBLE, OPTIMIZERS, ClipsConfig, require
 from common.files import is_file
 
 DIVISORS = (1, 2, 4, 8)  # what the smallest layer and the groups of the discriminators allow
@@ -85,6 +86,10 @@ class HiFiGANConfig:
         """Samples for each frame of the mel."""
         return math.prod(self.upsample_rates)
 
+    def to_checkpoint(self) -> dict[str, Any]:
+        """The `config` of a checkpoint, with lists as the public recipe has them."""
+        return json.loads(json.dumps(asdict(self)))
+
     def _check_upsampling(self) -> None:
         rates, kernels = self.upsample_rates, self.upsample_kernel_sizes
         if len(rates) != len(kernels):
@@ -155,6 +160,97 @@ class DiscriminatorConfig:
                 f"--discriminator-divisor must be one of {', '.join(map(str, DIVISORS))}, "
                 f"got {self.discriminator_divisor}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiFiGANStartConfig:
+    """Start: which generator, and the weights to begin with."""
+
+    variant: str = flag(
+        "V1", choices=tuple(VARIANTS), help="generator of the paper; V2 and V3 are smaller"
+    )
+    hifigan_config: Path | None = flag(
+        None, help="JSON of the original repository, in place of --variant"
+    )
+    checkpoint_path_gen: Path | None = flag(
+        None,
+        help="generator to begin with: with its discriminators training continues, alone or with "
+        "--fine-tuning only the weights are taken",
+    )
+    checkpoint_path_discrim: Path | None = flag(
+        None, help="discriminators that belong to --checkpoint-path-gen"
+    )
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_path_discrim is not None and self.checkpoint_path_gen is None:
+            raise ValueError("--checkpoint-path-discrim needs --checkpoint-path-gen")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiFiGANDataConfig(ClipsConfig):
+    """Data: segments of recordings, and mels to fine-tune on."""
+
+    segment_size: int = flag(8192, help="samples of a segment; a multiple of --hop-length")
+    fine_tuning: bool = flag(False, help="train on mels that FastPitch made")
+    input_mels_dir: Path | None = flag(
+        None, help="folder of these mels, NAME.npy for each clip; see fastpitch.extract_mels"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.segment_size > 0, "segment_size", "must be positive", self.segment_size)
+        if self.fine_tuning and self.input_mels_dir is None:
+            raise ValueError("--fine-tuning needs --input-mels-dir, the folder of FastPitch's mels")
+        if self.input_mels_dir is not None and not self.fine_tuning:
+            raise ValueError("--input-mels-dir is read with --fine-tuning only: add it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiFiGANOptimizerConfig:
+    """Optimization: update rule and schedule, of generator and discriminators alike."""
+
+    optimizer: str = flag("adamw", choices=OPTIMIZERS, help="update rule")
+    learning_rate: float = flag(short="-lr", help="learning rate of the first epoch")
+    lr_decay: float = flag(0.9998, help="factor of the learning rate after each epoch")
+    fine_tune_lr_factor: float = flag(1.0, help="factor of the learning rate with --fine-tuning")
+    adam_betas: tuple[float, ...] = flag(
+        (0.8, 0.99), help="decay of the averages of the gradient and its square"
+    )
+    weight_decay: float = flag(0.01, help="weight decay")
+    grad_clip_thresh: float = flag(1000.0, help="largest gradient norm")
+    warmup_steps: int = flag(1000, help=ONLY_COMPATIBLE)
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "lr_decay", "fine_tune_lr_factor", "grad_clip_thresh"):
+            require(getattr(self, name) > 0, name, "must be positive", getattr(self, name))
+        require(self.weight_decay >= 0, "weight_decay", "must not be negative", self.weight_decay)
+        are_decays = len(self.adam_betas) == 2 and all(0 <= beta < 1 for beta in self.adam_betas)
+        shown = " ".join(map(str, self.adam_betas))
+        require(are_decays, "adam_betas", "must be two numbers in [0, 1)", shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiFiGANLossConfig:
+    """Loss: what generated audio is compared by."""
+
+    mel_fmax_loss: float | None = flag(
+        None, help="highest frequency in Hz of the mels compared (default: half the sampling rate)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiFiGANCompatibleConfig:
+    """Flags of the public recipe that are not needed here."""
+
+    autocast_spectrogram: bool = flag(False, help=f"mels keep float32; {ONLY_COMPATIBLE}")
+    no_amp_grouped_conv: bool = flag(False, help=ONLY_COMPATIBLE)
+    concat_fwd: bool = flag(
+        False, help=f"discriminators always see both kinds of audio at once; {ONLY_COMPATIBLE}"
+    )
+    disable_cudnn_benchmark: bool = flag(
+        False, help=f"off unless --cudnn-benchmark; {ONLY_COMPATIBLE}"
+    )
+    affinity: str | None = flag(None, help=ONLY_COMPATIBLE)
 
 
 def read_hifigan_json(path: Path | str) -> dict[str, Any]:

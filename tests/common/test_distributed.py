@@ -40,7 +40,7 @@ def check(processes):
     model = nn.Linear(2, 1)
     wrapped = processes.wrap(model)
     inputs = torch.full((1, 2), 1.0 + rank)
-    with processes.without_sync(wrapped):
+    with processes.sync_if(wrapped, False):
         wrapped(inputs).sum().backward()
     assert model.weight.grad.tolist() == [[1.0 + rank, 1.0 + rank]]
     wrapped(inputs).sum().backward()
@@ -66,7 +66,7 @@ def test_one_process_is_the_main_one_and_has_nobody_to_talk_to(monkeypatch):
     model = nn.Linear(2, 2)
     assert processes.wrap(model) is model
     assert processes.sum(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
-    with processes.without_sync(model):
+    with processes.sync_if(model, False):
         model(torch.ones(1, 2)).sum().backward()
     assert model.weight.grad.tolist() == [[1, 1], [1, 1]]
     processes.close()

@@ -11,6 +11,7 @@ from torch import nn
 
 from common.optim import (
     Lamb,
+    UpdateRule,
     decay_by_epoch,
     make_optimizer,
     set_learning_rate,
@@ -127,8 +128,9 @@ def test_lamb_continues_from_its_state_as_if_it_had_never_stopped(tmp_path):
 def test_the_update_rule_is_chosen_by_name(name, rule):
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)
-    settings = {"lr": 0.3, "betas": (0.8, 0.99), "eps": 1e-7, "weight_decay": 0.01}
-    optimizer = make_optimizer(name, model.parameters(), **settings)
+    settings = {"betas": (0.8, 0.99), "eps": 1e-7, "weight_decay": 0.01}
+    update = UpdateRule(name=name, learning_rate=0.3, max_grad_norm=1.0, **settings)
+    optimizer = make_optimizer(update, model.parameters())
     (group,) = optimizer.param_groups
     assert type(optimizer) is rule
     frozen = model.bias.clone()
@@ -136,6 +138,7 @@ def test_the_update_rule_is_chosen_by_name(name, rule):
     optimizer.step()
     assert torch.equal(model.bias, frozen)
     assert {key: group[key] for key in settings} == settings
+    assert group["lr"] == 0.3
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,15 @@ def test_spectral_norm_makes_the_largest_singular_value_one():
     assert torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item() == pytest.approx(1, abs=1e-4)
 
 
+def test_spectral_norm_is_estimated_in_full_precision_under_autocast():
+    conv = spectral_norm(nn.Conv1d(2, 3, 5)).train()
+    other = copy.deepcopy(conv)
+    with torch.autocast("cpu", torch.bfloat16):
+        weight = conv.weight
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, other.weight)
+
+
 @pytest.mark.parametrize("normalize", NAMES)
 def test_a_copy_keeps_the_names(normalize):
     assert list(copy.deepcopy(normalize(nn.Conv1d(2, 3, 5))).state_dict()) == NAMES[normalize]

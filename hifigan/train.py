@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Trains HiFi-GAN: flags -> configs -> HiFiGANTask -> Trainer.fit()."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from torch.utils.data import DataLoader
+
+from common.checkpoint import load_checkpoint, load_weights
+from common.cli import FlagParser
+from common.config import AudioConfig, RunConfig, setup_of
+from common.distributed import Processes
+from common.filelists import Utterance
+from common.launch import (
+    check_outputs,
+    check_steps,
+    checkpoint_to_resume,
+    make_report,
+    seed_everything,
+    train_to_end,
+)
+from common.loaders import EpochBatches, make_loader
+from common.recordings import RecordingCheck
+from common.segments import collate_segments
+from common.tb_dllogger import configure_console
+from common.trainer import Trainer
+from hifigan.arg_parser import (
+    VARIANTS,
+    DiscriminatorConfig,
+    HiFiGANCompatibleConfig,
+    HiFiGANConfig,
+    HiFiGANDataConfig,
+    HiFiGANLossConfig,
+    HiFiGANOptimizerConfig,
+    HiFiGANStartConfig,
+    read_hifigan_json,
+)
+from hifigan.data_function import HiFiGANDataset
+from hifigan.discriminators import Discriminators
+from hifigan.model import HiFiGAN
+from hifigan.task import HiFiGANTask, discriminator_weights
+from models import load_vocoder
+
+# Of RunConfig's fields, those that the public recipe sets otherwise for HiFi-GAN.
+DEFAULTS = {
+    "keep_milestones": (1000, 2000, 3000, 4000, 5000, 6000),
+    "validation_freq": 10,
+    "samples_freq": 100,
+    "num_workers": 1,
+    "benchmark_epochs_num": 5,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every setting of a run, with all defaults resolved."""
+
+    run: RunConfig
+    start: HiFiGANStartConfig
+    optimization: HiFiGANOptimizerConfig
+    data: HiFiGANDataConfig
+    audio: AudioConfig
+    loss: HiFiGANLossConfig
+    generator: HiFiGANConfig
+    discriminators: DiscriminatorConfig
+    compatible: HiFiGANCompatibleConfig
+
+    def __post_init__(self) -> None:
+        if self.generator.hop_length != self.audio.hop_length:
+            raise ValueError(
+                f"--upsample-rates multiply to {self.generator.hop_length}, which must be "
+                f"--hop-length, got {self.audio.hop_length}"
+            )
+        if self.data.segment_size % self.audio.hop_length:
+            raise ValueError(
+                f"--segment-size must be a multiple of --hop-length {self.audio.hop_length}, "
+                f"got {self.data.segment_size}"
+            )
+
+    def flat(self) -> dict[str, Any]:
+        """By flag name, as the log shows them."""
+        groups = (vars(group) for group in vars(self).values())
+        return {name: value for group in groups for name, value in group.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A checkpoint that a run begins with."""
+
+    files: Mapping[str, Path]  # by the names of HiFiGANTask.files
+    generator: HiFiGAN
+    discriminators: Mapping[str, Any] | None  # contents of the file, if there is one
+    continues: bool  # the training that it belongs to; else only with its weights
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains, or validates with `--epochs 0`."""
+    configure_console()
+    parser = FlagParser(
+        "Trains HiFi-GAN on recordings, or with --fine-tuning on mels that FastPitch made of them.",
+        *get_type_hints(Settings).values(),
+        defaults=DEFAULTS,
+        prog="hifigan.train",
+    )
+    given = parser.parse(argv)
+    try:
+        run = parser.build(RunConfig, given)
+        processes = Processes(run.cuda)
+        check_outputs(run)
+        start = find_start(parser, given)
+        settings = resolve_settings(parser, given, start)
+        trainer = make_trainer(settings, start, processes)
+        if start is not None and start.continues:
+            trainer.restore(start.files)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    train_to_end(trainer, parser.prog)
+
+
+def find_start(parser: FlagParser, given: Mapping[str, Any]) -> Start | None:
+    """The checkpoint that `--resume` or `--checkpoint-path-gen` leads to."""
+    flags = parser.build(HiFiGANStartConfig, given)
+    fine_tuning = parser.build(HiFiGANDataConfig, given).fine_tuning
+    gen_name, discrim_name = HiFiGANTask.files
+    files = checkpoint_to_resume(parser.build(RunConfig, given), HiFiGANTask.files)
+    continues = files is not None
+    if files is None:
+        named = {gen_name: flags.checkpoint_path_gen, discrim_name: flags.checkpoint_path_discrim}
+        files = {name: path for name, path in named.items() if path is not None}
+        continues = discrim_name in files and not fine_tuning
+    if not files:
+        return None
+    discriminators = None
+    if discrim_name in files:
+        discriminators = load_checkpoint(files[discrim_name])
+        if not {"mpd", "msd"} <= discriminators.keys():
+            raise ValueError(
+                f"--checkpoint-path-discrim {files[discrim_name]}: holds no discriminators (mpd, "
+                f"msd), but {', '.join(discriminators)}: name hifigan_discrim_checkpoint_N.pt"
+            )
+    return Start(
+        files=files,
+        generator=load_vocoder(files[gen_name], config=flags.hifigan_config, fold=False),
+        discriminators=discriminators,
+        continues=continues,
+    )
+
+
+def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start | None) -> Settings:
+    """Settings from, in rising rank: defaults, the checkpoint, variant or file, other flags."""
+    flags = parser.build(HiFiGANStartConfig, given)
+    sizes, audio, judges = {}, {}, {}
+    if start is not None:
+        sizes, audio = vars(start.generator.config), vars(start.generator.audio)
+        judges = (start.discriminators or {}).get("config", {})
+    if start is None or "variant" in given:
+        sizes = sizes | vars(VARIANTS[flags.variant])
+    file = {} if flags.hifigan_config is None else read_hifigan_json(flags.hifigan_config)
+    audio_config = parser.build(AudioConfig, audio, file, given)
+    loss = parser.build(HiFiGANLossConfig, file, given)
+    if loss.mel_fmax_loss is None:
+        loss = dataclasses.replace(loss, mel_fmax_loss=audio_config.sampling_rate / 2)
+    settings = Settings(
+        run=parser.build(RunConfig, given),
+        start=flags,
+        optimization=parser.build(HiFiGANOptimizerConfig, file, given),
+        data=parser.build(HiFiGANDataConfig, file, given),
+        audio=audio_config,
+        loss=loss,
+        generator=parser.build(HiFiGANConfig, sizes, file, given),
+        discriminators=parser.build(DiscriminatorConfig, judges, given),
+        compatible=parser.build(HiFiGANCompatibleConfig, given),
+    )
+    if start is not None:
+        check_against(start, settings)
+    return settings
+
+
+def check_against(start: Start, settings: Settings) -> None:
+    """Refuses settings that are not those of the checkpoint whose weights are taken."""
+    path = start.files[HiFiGANTask.files[0]]
+    pairs = ((settings.generator, start.generator.config), (settings.audio, start.generator.audio))
+    for ours, theirs in pairs:
+        for name, trained in vars(theirs).items():
+            if vars(ours)[name] != trained:
+                raise ValueError(
+                    f"{path} was trained with {name} {trained}, not {vars(ours)[name]} as the "
+                    "flags say: leave them out"
+                )
+
+
+def make_trainer(settings: Settings, start: Start | None, processes: Processes) -> Trainer:
+    """Everything that a run consists of, put together; checks the data first."""
+    run = settings.run
+    seed_everything(run, processes)
+    training, validation = read_datasets(settings)
+    check_steps(run, len(training), processes)
+    generator = (
+        start.generator if start else HiFiGAN(settings.generator, settings.audio.n_mel_channels)
+    )
+    discriminators = Discriminators(settings.discriminators)
+    if start is not None and start.discriminators is not None:
+        weights = discriminator_weights(start.discriminators)
+        load_weights(discriminators, weights, start.files[HiFiGANTask.files[1]])
+    task = HiFiGANTask(
+        generator.to(processes.device),
+        discriminators.to(processes.device),
+        run=run,
+        optimization=resolve_learning_rate(settings),
+        audio=settings.audio,
+        mel_fmax_loss=settings.loss.mel_fmax_loss,
+        setup=setup_of(settings.audio) | {"num_mels": settings.audio.n_mel_channels},
+        processes=processes,
+    )
+
+    def loader(
+        clips: Sequence[Utterance], segment_size: int | None, seed: int | None
+    ) -> DataLoader:
+        dataset = HiFiGANDataset(
+            clips,
+            settings.audio,
+            segment_size=segment_size,
+            mels_dir=settings.data.input_mels_dir,
+            seed=run.seed,
+        )
+        batch_size = 1 if segment_size is None else run.batch_size  # whole clips differ in length
+        batches = EpochBatches(len(dataset), batch_size, processes, seed)
+        return make_loader(dataset, batches, collate_segments, run.num_workers, pin_memory=run.cuda)
+
+    return Trainer(
+        task,
+        run,
+        loader(training, settings.data.segment_size, run.seed),
+        loader(validation, None, None),
+        processes,
+        make_report(run, settings.flat(), processes),
+    )
+
+
+def read_datasets(settings: Settings) -> tuple[list[Utterance], list[Utterance]]:
+    """The clips to train and to validate on, without problems."""
+    check = RecordingCheck(
+        dataset_path=settings.data.dataset_path,
+        audio=settings.audio,
+        bad_list=settings.run.output / "skipped_clips.txt",
+        mels_dir=settings.data.input_mels_dir,
+        skip_bad=settings.data.skip_bad,
+        num_workers=settings.run.num_workers,
+    )
+    return check.read(settings.data.training_files, settings.data.validation_files)
+
+
+def resolve_learning_rate(settings: Settings) -> HiFiGANOptimizerConfig:
+    """The optimization, its learning rate as fine-tuning wants it."""
+    optimization = settings.optimization
+    if not settings.data.fine_tuning:
+        return optimization
+    rate = optimization.learning_rate * optimization.fine_tune_lr_factor
+    return dataclasses.replace(optimization, learning_rate=rate)
+
+
+if __name__ == "__main__":
+    main()
