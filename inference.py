@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Speaks: flags -> Synthesizer -> WAV files, mels, and a report of latencies."""
+"""Speaks: flags -> models -> Synthesizer -> WAV files, mels, and a report of latencies."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common.audio import write_wav
 from common.cli import FlagParser, flag, flag_name
@@ -21,10 +19,12 @@ from common.config import ONLY_COMPATIBLE, AudioConfig, TextConfig
 from common.distributed import Processes
 from common.files import check_file, check_folder
 from common.griffin_lim import GriffinLim
-from common.metrics import SpeechTimes, Stopwatch
-from common.phrases import Phrase, one_phrase, read_phrases
+from common.mels import read_mels, save_mel
+from common.metrics import SpeechTimes
+from common.phrases import Phrase, check_speakers, one_phrase, read_phrases
 from common.precision import Precision
-from common.synthesizer import Controls, SymbolSequence, Synthesizer, read_texts
+from common.speaking import Passes, fade_end, speak_all
+from common.synthesizer import Controls, SymbolSequence, Synthesizer, Vocoder, read_texts
 from common.tb_dllogger import configure_console, open_json_log
 from common.text import TextProcessor
 from fastpitch.model import FastPitch
@@ -37,14 +37,20 @@ from fastpitch.pitch_transform import (
     invert,
     shift,
 )
-from models import load_generator
+from models import (
+    FOREIGN,
+    NeuralVocoder,
+    check_same_mels,
+    denoised,
+    load_generator,
+    load_vocoder,
+    vocoder_name,
+)
 
 logger = logging.getLogger("inference")
 
 IGNORED = ("l2_promote", "torchscript", "torch_tensorrt", "affinity")
 UNAVAILABLE = {
-    "hifigan": "there is no neural vocoder yet: leave it out to hear Griffin-Lim",
-    "waveglow": "there is no neural vocoder yet: leave it out to hear Griffin-Lim",
     "report_mel_loss": "predicted and recorded mels differ in length and do not compare",
 }
 
@@ -54,7 +60,10 @@ class InferenceConfig:
     """Inference: what to speak, and how."""
 
     input: str | None = flag(
-        None, short="-i", help="text file, a phrase a line; .tsv with a header; - is standard input"
+        None,
+        short="-i",
+        help="text file, a phrase a line; .tsv with a header, whose column mel names mels to speak "
+        "in place of texts; - is standard input",
     )
     text: str | None = flag(None, help="one phrase to speak, instead of --input")
     output: Path = flag(
@@ -62,8 +71,22 @@ class InferenceConfig:
         short="-o",
         help="folder of the WAV files; or a .wav file, for one phrase",
     )
-    fastpitch: Path | None = flag(None, help="FastPitch checkpoint")
-    dataset_path: Path = flag(Path(), help="folder that pitch columns are relative to")
+    fastpitch: Path | None = flag(None, help="FastPitch checkpoint; only texts need it")
+    hifigan: Path | None = flag(
+        None, help="HiFi-GAN checkpoint (default: Griffin-Lim, metallic, but always there)"
+    )
+    hifigan_config: Path | None = flag(
+        None,
+        help="settings of a HiFi-GAN of the original repository (default: config.json beside it)",
+    )
+    waveglow: Path | None = flag(None, help="WaveGlow checkpoint, in place of --hifigan")
+    waveglow_sigma_infer: float = flag(
+        0.9, short="-s", help="standard deviation of the noise that WaveGlow turns into audio"
+    )
+    denoising_strength: float = flag(
+        0.0, short="-d", help="how much of the vocoder's own hum is taken from its audio"
+    )
+    dataset_path: Path = flag(Path(), help="folder that mel and pitch columns are relative to")
     speaker: int = flag(0, help="speaker of phrases that name none")
     save_mels: bool = flag(False, help="write each mel too, as .npy of shape (frames, bands)")
     ema: bool = flag(False, help="use the averaged weights")
@@ -83,19 +106,17 @@ class InferenceConfig:
     batch_size: int = flag(64, short="-bs", help="phrases at a time")
     warmup_steps: int = flag(0, help="passes over the first batch that are not measured")
     repeats: int = flag(1, help="passes over all phrases, for measuring")
-    seed: int = flag(1234, help="seed of the choice between letters and phonemes")
+    seed: int = flag(
+        1234, help="seed of the choice between letters and phonemes, and of WaveGlow's noise"
+    )
     log_file: Path | None = flag(None, help="DLLogger file (default: nvlog_infer.json in --output)")
     cudnn_benchmark: bool = flag(False, help="let cuDNN search for the fastest algorithms")
 
-    hifigan: Path | None = flag(None, help="HiFi-GAN checkpoint; cannot be used yet")
-    waveglow: Path | None = flag(None, help="WaveGlow checkpoint; cannot be used yet")
-    waveglow_sigma_infer: float = flag(0.9, short="-s", help=ONLY_COMPATIBLE)
-    denoising_strength: float = flag(0.0, short="-d", help=ONLY_COMPATIBLE)
     sampling_rate: int | None = flag(
-        None, short="-sr", help="must be the checkpoint's, which is the default"
+        None, short="-sr", help="of the mels; must be that of the checkpoints, which is the default"
     )
-    hop_length: int | None = flag(None, help="must be the checkpoint's, which is the default")
-    win_length: int | None = flag(None, help="must be the checkpoint's, which is the default")
+    hop_length: int | None = flag(None, help="of the mels; as --sampling-rate")
+    win_length: int | None = flag(None, help="of the mels; as --sampling-rate")
     max_wav_value: float = flag(32768.0, help=ONLY_COMPATIBLE)
     l2_promote: bool = flag(False, help=ONLY_COMPATIBLE)
     torchscript: bool = flag(False, help=ONLY_COMPATIBLE)
@@ -115,13 +136,23 @@ class InferenceConfig:
         for name in ("batch_size", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{flag_name(name)} must be positive, got {getattr(self, name)}")
-        for name in ("warmup_steps", "fade_out", "speaker"):
-            if getattr(self, name) < 0:
+        for name in (
+            "warmup_steps",
+            "fade_out",
+            "speaker",
+            "waveglow_sigma_infer",
+            "denoising_strength",
+        ):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(
                     f"{flag_name(name)} must not be negative, got {getattr(self, name)}"
                 )
         if self.checkpoint_format == "ts":
             raise ValueError("--checkpoint-format ts: TorchScript files cannot be read, use pyt")
+        if self.hifigan is not None and self.waveglow is not None:
+            raise ValueError("--hifigan and --waveglow exclude each other: one vocoder is enough")
+        if self.hifigan_config is not None and self.hifigan is None:
+            raise ValueError("--hifigan-config has no use without --hifigan")
         for name, reason in UNAVAILABLE.items():
             if getattr(self, name):
                 raise ValueError(f"{flag_name(name)} cannot be used: {reason}")
@@ -134,16 +165,31 @@ class InferenceConfig:
         return self.output.suffix == ".wav"
 
     @property
+    def vocoder(self) -> Path | None:
+        """Checkpoint of the vocoder, whichever it is."""
+        return self.hifigan or self.waveglow
+
+    @property
     def folder(self) -> Path:
         """Where all files go."""
         return self.output.parent if self.names_file else self.output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """What makes mels, and what makes audio of them."""
+
+    generator: FastPitch | None
+    vocoder: Vocoder
+    vocoder_name: str  # in metrics
+    audio: AudioConfig  # settings of the mels
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Speaks what the flags ask for."""
     configure_console()
     parser = FlagParser(
-        "Speaks texts with a trained FastPitch, and says how long it took.",
+        "Speaks texts with a trained FastPitch, or mels, and says how long it took.",
         InferenceConfig,
         TextConfig,
         from_checkpoint=(TextConfig,),
@@ -154,19 +200,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_output(config)
         device = Processes(config.cuda).device
         torch.backends.cudnn.benchmark = config.cudnn_benchmark
-        generator = make_generator(config, device)
-        text_config = parser.build(TextConfig, vars(generator.text), given)
-        text = TextProcessor(text_config)
-        check_alphabet(text, generator.config.n_symbols)
         phrases = find_phrases(config)
-        for phrase in phrases:
-            check_file(output_path(phrase, config), f"{phrase.source}: output")
-        sequences = read_texts(phrases, text, config.seed)
-        check_speakers(phrases, generator.config.n_speakers)
-        synthesizer = make_synthesizer(generator, text, Precision(config.amp, device))
+        models = load_models(config, device)
+        text = None
+        if any(phrase.mel is None for phrase in phrases):
+            check_speakers(phrases, models.generator.config.n_speakers)
+            text = TextProcessor(parser.build(TextConfig, vars(models.generator.text), given))
+            check_alphabet(text, models.generator.config.n_symbols)
+        inputs = read_inputs(phrases, text, models.audio.n_mel_channels, config.seed)
+        synthesizer = make_synthesizer(models, text, Precision(config.amp, device))
         warn_of_ignored(config)
-        measured = speak_all(synthesizer, phrases, sequences, config, generator.audio)
-        report(measured, config, generator.audio)
+        measured = speak(models, synthesizer, phrases, inputs, config)
+        report(measured, config, models)
     except KeyboardInterrupt:
         logger.warning("Interrupted: the files written so far are in %s", config.folder)
         sys.exit(130)
@@ -174,18 +219,58 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
 
 
-def make_generator(config: InferenceConfig, device: torch.device) -> FastPitch:
-    """The acoustic model, with audio settings as the user believes them to be."""
-    if config.fastpitch is None:
-        raise ValueError("--fastpitch is missing: name a checkpoint, FastPitch_checkpoint_N.pt")
-    generator = load_generator(config.fastpitch, device, config.ema)
+def load_models(config: InferenceConfig, device: torch.device) -> Models:
+    """The models that the flags name, of the same mels, as the user believes them to be."""
+    generator = vocoder = None
+    if config.fastpitch is not None:
+        generator = load_generator(config.fastpitch, device, config.ema)
+    if config.vocoder is not None:
+        vocoder = load_named_vocoder(config, device)
+    if generator and vocoder:
+        check_same_mels(vocoder.audio, config.vocoder, generator.audio, config.fastpitch)
+    trained = generator or vocoder
+    audio = audio_of_flags(config) if trained is None else trained.audio
     for name in ("sampling_rate", "hop_length", "win_length"):
-        wanted, trained = getattr(config, name), getattr(generator.audio, name)
-        if wanted not in (None, trained):
+        wanted = getattr(config, name)
+        if wanted not in (None, getattr(audio, name)):
             raise ValueError(
-                f"{flag_name(name)} {wanted} differs from the {trained} of {config.fastpitch}"
+                f"{flag_name(name)} {wanted} differs from the {getattr(audio, name)} of "
+                f"{config.fastpitch or config.vocoder}"
             )
-    return generator
+    if vocoder is None:
+        logger.info("No vocoder given: Griffin-Lim makes audible, but metallic speech")
+        return Models(
+            generator=generator,
+            vocoder=GriffinLim(audio),
+            vocoder_name="griffin_lim",
+            audio=audio,
+        )
+    return Models(
+        generator=generator,
+        vocoder=denoised(vocoder, config.denoising_strength),
+        vocoder_name=vocoder_name(vocoder),
+        audio=audio,
+    )
+
+
+def load_named_vocoder(config: InferenceConfig, device: torch.device) -> NeuralVocoder:
+    """The vocoder of `--hifigan` or `--waveglow`, which it must be."""
+    vocoder = load_vocoder(config.vocoder, device, config.hifigan_config, config.ema)
+    name = vocoder_name(vocoder)
+    if getattr(config, name) is None:
+        raise ValueError(f"{config.vocoder}: is {FOREIGN[name]}")
+    if name == "waveglow":
+        vocoder.sigma = config.waveglow_sigma_infer
+    return vocoder
+
+
+def audio_of_flags(config: InferenceConfig) -> AudioConfig:
+    """Settings of mels that no checkpoint describes."""
+    names = ("sampling_rate", "hop_length", "win_length")
+    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    return AudioConfig(
+        filter_length=max(AudioConfig.filter_length, config.win_length or 0), **given
+    )
 
 
 def check_output(config: InferenceConfig) -> None:
@@ -206,34 +291,39 @@ def check_alphabet(text: TextProcessor, n_symbols: int) -> None:
 
 
 def find_phrases(config: InferenceConfig) -> list[Phrase]:
-    """What to speak, from `--text` or `--input`."""
+    """What to speak, from `--text` or `--input`, to files that can be written."""
     if config.text is not None:
-        return [one_phrase(config.text, config.speaker)]
-    return read_phrases(config.input, config.dataset_path, config.speaker)
+        phrases = [one_phrase(config.text, config.speaker)]
+    else:
+        phrases = read_phrases(config.input, config.dataset_path, config.speaker)
+    for phrase in phrases:
+        check_file(output_path(phrase, config), f"{phrase.source}: output")
+        if phrase.mel is None and config.fastpitch is None:
+            raise ValueError(
+                "--fastpitch is missing: name a checkpoint, FastPitch_checkpoint_N.pt; only rows "
+                f"with a mel do without, and {phrase.source} has none"
+            )
+    return phrases
 
 
-def check_speakers(phrases: Sequence[Phrase], n_speakers: int) -> None:
-    """Refuses speakers that the model has not."""
-    problems = [
-        f"{phrase.source}: speaker must lie in 0 to {n_speakers - 1}, got {phrase.speaker}"
-        for phrase in phrases
-        if phrase.speaker >= n_speakers
-    ]
-    if problems:
-        raise ValueError("\n".join(problems))
+def read_inputs(
+    phrases: Sequence[Phrase], text: TextProcessor | None, n_mels: int, seed: int
+) -> list[SymbolSequence | Tensor]:
+    """Of each phrase its mel, (n_mels, T_mel), if it names one, else its symbols."""
+    mels = iter(read_mels([phrase for phrase in phrases if phrase.mel], n_mels))
+    texts = iter(read_texts([phrase for phrase in phrases if not phrase.mel], text, seed))
+    return [next(mels if phrase.mel else texts) for phrase in phrases]
 
 
 def make_synthesizer(
-    generator: FastPitch, text: TextProcessor, precision: Precision
+    models: Models, text: TextProcessor | None, precision: Precision
 ) -> Synthesizer:
     """The models together."""
-    logger.info("No vocoder given: Griffin-Lim makes audible, but metallic speech")
     return Synthesizer(
-        generator,
-        GriffinLim(generator.audio),
-        symbols=text.symbols,
-        padding_idx=generator.config.padding_idx,
-        hop_length=generator.audio.hop_length,
+        models.generator,
+        models.vocoder,
+        symbols=text.symbols if text else (),
+        padding_idx=models.generator.config.padding_idx if models.generator else 0,
         precision=precision,
     )
 
@@ -243,57 +333,33 @@ def warn_of_ignored(config: InferenceConfig) -> None:
     for name in IGNORED:
         if getattr(config, name):
             logger.warning("%s has no effect", flag_name(name))
+    if config.denoising_strength and config.vocoder is None:
+        logger.warning("--denoising-strength has no effect without --hifigan or --waveglow")
+    is_default = config.waveglow_sigma_infer == InferenceConfig.waveglow_sigma_infer
+    if config.waveglow is None and not is_default:
+        logger.warning("--waveglow-sigma-infer has no effect without --waveglow")
 
 
-def speak_all(
+def speak(
+    models: Models,
     synthesizer: Synthesizer,
     phrases: Sequence[Phrase],
-    sequences: Sequence[SymbolSequence],
+    inputs: Sequence[SymbolSequence | Tensor],
     config: InferenceConfig,
-    audio: AudioConfig,
 ) -> SpeechTimes:
-    """Speaks every phrase, batches of similar length at a time, and writes the files."""
+    """Speaks every phrase and writes its files."""
+
+    def write(index: int, mel: Tensor, wave: Tensor) -> None:
+        write_phrase(output_path(phrases[index], config), mel, wave, config, models.audio)
+
     controls = Controls(pace=config.pace, pitch_transform=pitch_transform(config))
-    by_length = sorted(range(len(phrases)), key=lambda index: -len(sequences[index].ids))
-    batches = [
-        by_length[start : start + config.batch_size]
-        for start in range(0, len(phrases), config.batch_size)
-    ]
-    for _ in range(config.warmup_steps):
-        first = [sequences[index] for index in batches[0]]
-        synthesizer.vocode(synthesizer.generate(first, controls))
-    measured = SpeechTimes()
-    passes = [(n, batch) for n in range(config.repeats) for batch in batches]
-    for pass_number, batch in tqdm(passes, "speaking", unit="batch", disable=None):
-        inputs = [sequences[index] for index in batch]
-        mels, waves = speak_batch(synthesizer, inputs, controls, measured)
-        if pass_number == 0:
-            for index, mel, wave in zip(batch, mels, waves, strict=True):
-                write_phrase(output_path(phrases[index], config), mel, wave, config, audio)
-    return measured
-
-
-def speak_batch(
-    synthesizer: Synthesizer,
-    inputs: Sequence[SymbolSequence],
-    controls: Controls,
-    measured: SpeechTimes,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Mels and audio of a batch, with the time they took."""
-    device = synthesizer.precision.device
-    watch = Stopwatch(device)
-    mels = synthesizer.generate(inputs, controls)
-    generator_seconds = watch.seconds
-    watch = Stopwatch(device)
-    waves = synthesizer.vocode(mels)
-    measured.add(
-        generator_seconds,
-        watch.seconds,
-        num_symbols=sum(len(sequence.ids) for sequence in inputs),
-        num_frames=sum(mel.shape[1] for mel in mels),
-        num_samples=sum(len(wave) for wave in waves),
+    passes = Passes(
+        batch_size=config.batch_size,
+        warmup_steps=config.warmup_steps,
+        repeats=config.repeats,
+        seed=config.seed,
     )
-    return mels, waves
+    return speak_all(synthesizer, inputs, controls, passes, write)
 
 
 def pitch_transform(config: InferenceConfig) -> PitchTransform:
@@ -322,21 +388,14 @@ def write_phrase(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_wav(path, fade_end(wave.cpu(), config.fade_out * audio.hop_length), audio.sampling_rate)
     if config.save_mels:
-        # (frames, bands), as the public recipe writes it
-        np.save(path.with_suffix(".npy"), mel.T.cpu().numpy())
+        save_mel(path.with_suffix(".npy"), mel)
 
 
-def fade_end(wave: Tensor, num_samples: int) -> Tensor:
-    """(T_audio,) audio whose last samples fall to 0."""
-    num_samples = min(num_samples, len(wave))
-    gain = torch.ones_like(wave)
-    gain[len(wave) - num_samples :] = torch.linspace(1, 0, num_samples)
-    return wave * gain
-
-
-def report(measured: SpeechTimes, config: InferenceConfig, audio: AudioConfig) -> None:
+def report(measured: SpeechTimes, config: InferenceConfig, models: Models) -> None:
     """Says where the audio is and how fast it came, and logs it."""
-    metrics = measured.summary("fastpitch", "griffin_lim", audio.sampling_rate)
+    metrics = measured.summary("fastpitch", models.vocoder_name, models.audio.sampling_rate)
+    if measured.num_symbols == 0:  # mels, for which nobody read
+        metrics = {k: v for k, v in metrics.items() if "fastpitch" not in k and "letters" not in k}
     log = open_json_log(log_path(config))
     log.log((), metrics)
     log.flush()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("output", "text", "speaker", "pitch")
+COLUMNS = ("output", "text", "mel", "speaker", "pitch")
 STANDARD_INPUT = "-"
 
 
@@ -25,6 +25,7 @@ class Phrase:
     output: Path  # of the WAV file, relative to the output folder
     speaker: int
     pitch: Path | None = None  # (T_text) standardised Hz, in place of the predicted
+    mel: Path | None = None  # vocoded in place of the text
     source: str  # "phrases.tsv:3"
 
 
@@ -33,8 +34,8 @@ def read_phrases(path: str, folder: Path, speaker: int) -> list[Phrase]:
 
     Args:
         path: a text file with a phrase a line; a `.tsv` file whose header names columns among
-            output, text, speaker and pitch; or `-`, standard input, a phrase a line
-        folder: that paths of pitch files are relative to
+            output, text, mel, speaker and pitch; or `-`, standard input, a phrase a line
+        folder: that paths of mels and pitch files are relative to
         speaker: of phrases that name none
 
     Raises:
@@ -76,6 +77,17 @@ def check_outputs(phrases: Sequence[Phrase]) -> None:
         if any(folder in counts for folder in phrase.output.parents)
     ]
     _refuse(problems)
+
+
+def check_speakers(phrases: Sequence[Phrase], n_speakers: int) -> None:
+    """Raises a ValueError where texts are to be spoken by speakers that a model has not."""
+    _refuse(
+        [
+            f"{phrase.source}: speaker must lie in 0 to {n_speakers - 1}, got {phrase.speaker}"
+            for phrase in phrases
+            if phrase.mel is None and phrase.speaker >= n_speakers
+        ]
+    )
 
 
 def _refuse(problems: Sequence[str]) -> None:
@@ -139,13 +151,16 @@ def _read_table(lines: Sequence[str], name: str, folder: Path, speaker: int) -> 
             output=_as_wav(cells["output"]) if "output" in cells else _default_output(index),
             speaker=int(cells.get("speaker", speaker)),
             pitch=folder / cells["pitch"] if "pitch" in cells else None,
+            mel=folder / cells["mel"] if "mel" in cells else None,
             source=source,
         )
 
 
 def _check_header(header: Sequence[str], name: str) -> None:
-    if "text" not in header:
-        raise ValueError(f"{name}:1: expected a header with a column text, got: {' '.join(header)}")
+    if not {"text", "mel"} & {*header}:
+        raise ValueError(
+            f"{name}:1: expected a header with a column text or mel, got: {' '.join(header)}"
+        )
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
         raise ValueError(f"{name}:1: the header names {', '.join(twice)} more than once")

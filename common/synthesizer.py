@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 LONGEST_PIECE = 400  # symbols; the models are trained on texts about half as long
 SENTENCE_ENDS = ".!?;:"
-SILENCE = math.log(1e-5)  # log amplitude, see common.audio
 
 
 class Vocoder(Protocol):
@@ -54,14 +53,13 @@ Numbered = tuple[int, SymbolSequence]  # a piece, and of which phrase
 
 
 class Synthesizer:
-    """Speaks batches of texts.
+    """Speaks batches of texts, and of mels.
 
     Args:
-        generator: a model whose `infer` gives a `Synthesis`
-        vocoder: turns its mels into audio
+        generator: a model whose `infer` gives a `Synthesis`; None where only mels are spoken
+        vocoder: turns mels into audio
         symbols: the alphabet, for finding good places to divide long texts
         padding_idx: symbol id of padding
-        hop_length: audio samples of a mel frame
         precision: in which the models compute
     """
 
@@ -72,25 +70,32 @@ class Synthesizer:
         *,
         symbols: Sequence[str],
         padding_idx: int,
-        hop_length: int,
         precision: Precision,
     ) -> None:
         self.generator = generator
         self.vocoder = vocoder
         self.padding_idx = padding_idx
-        self.hop_length = hop_length
         self.precision = precision
         self._ends = {i for i, symbol in enumerate(symbols) if symbol in SENTENCE_ENDS}
         self._spaces = {i for i, symbol in enumerate(symbols) if symbol == " "}
 
     @torch.no_grad()
-    def generate(self, phrases: Sequence[SymbolSequence], controls: Controls) -> list[Tensor]:
+    def generate(
+        self, phrases: Sequence[SymbolSequence | Tensor], controls: Controls
+    ) -> list[Tensor]:
         """Mels of several texts, each (n_mels, T_mel). Long texts are spoken in pieces.
+
+        Args:
+            phrases: texts; a mel in the place of one, (n_mels, T_mel), is returned as it is
+            controls: how to speak the texts
 
         Raises:
             ValueError: the model gives no numbers
         """
-        mels: list[list[Tensor]] = [[] for _ in phrases]
+        mels: list[list[Tensor]] = [
+            [phrase.to(self.precision.device)] if isinstance(phrase, Tensor) else []
+            for phrase in phrases
+        ]
         for batch in self._batches(phrases):
             spoken = self._infer([piece for _, piece in batch], controls)
             for (n, _), mel, mel_len in zip(batch, spoken.mel, spoken.mel_lens, strict=True):
@@ -105,14 +110,12 @@ class Synthesizer:
 
     @torch.no_grad()
     def vocode(self, mels: Sequence[Tensor]) -> list[Tensor]:
-        """Audio of several mels, each (T_audio,) with T_audio = T_mel * hop."""
+        """Audio of several mels, each (T_audio,) as the vocoder makes it of that mel alone."""
         waves: dict[int, Tensor] = {}
-        for group in _of_similar_length([mel.shape[1] for mel in mels]):
-            padded = pad_sequences([mels[n] for n in group], SILENCE)
+        for group in _of_same_length(mels):
             with self.precision.autocast():
-                audio = self.vocoder.infer(padded).float()
-            for n, wave in zip(group, audio, strict=True):
-                waves[n] = wave[: mels[n].shape[1] * self.hop_length]
+                audio = self.vocoder.infer(torch.stack([mels[n] for n in group])).float()
+            waves.update(zip(group, audio, strict=True))
         return [waves[n] for n in range(len(mels))]
 
     def _infer(self, pieces: Sequence[SymbolSequence], controls: Controls) -> Any:
@@ -131,9 +134,10 @@ class Synthesizer:
                 isolate_padding=True,
             )
 
-    def _batches(self, phrases: Sequence[SymbolSequence]) -> Iterator[list[Numbered]]:
+    def _batches(self, phrases: Sequence[SymbolSequence | Tensor]) -> Iterator[list[Numbered]]:
         """At most as many pieces at a time as there are phrases, in the order of each phrase."""
-        pieces = [(n, piece) for n, phrase in enumerate(phrases) for piece in self._pieces(phrase)]
+        texts = [(n, each) for n, each in enumerate(phrases) if isinstance(each, SymbolSequence)]
+        pieces = [(n, piece) for n, text in texts for piece in self._pieces(text)]
         for with_pitch in (False, True):  # `infer` takes a pitch for all of a batch or for none
             alike = [(n, piece) for n, piece in pieces if (piece.pitch is not None) == with_pitch]
             for start in range(0, len(alike), max(1, len(phrases))):
@@ -159,13 +163,12 @@ class Synthesizer:
         return limit
 
 
-def _of_similar_length(lens: Sequence[int]) -> Iterator[list[int]]:
-    """Indices in groups where padding to the longest at most doubles the work."""
-    waiting = sorted(range(len(lens)), key=lambda n: -lens[n])
-    while waiting:
-        group = [n for n in waiting if 2 * lens[n] >= lens[waiting[0]]]
-        yield group
-        waiting = waiting[len(group) :]
+def _of_same_length(mels: Sequence[Tensor]) -> Iterable[list[int]]:
+    """Indices in groups that need no padding: a vocoder hears it a dozen frames away."""
+    groups = defaultdict(list)
+    for n, mel in enumerate(mels):
+        groups[mel.shape[1]].append(n)
+    return groups.values()
 
 
 def read_texts(phrases: Sequence[Phrase], text: TextProcessor, seed: int) -> list[SymbolSequence]:

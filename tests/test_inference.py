@@ -26,13 +26,16 @@ from common.synthesizer import Controls, load_pitch, read_texts
 from common.text import TextProcessor
 from inference import (
     InferenceConfig,
+    Models,
     main,
     make_synthesizer,
     output_path,
     pitch_transform,
 )
-from models import load_generator
+from models import denoised, load_generator, load_vocoder
 from tests.conftest import golden
+from waveglow.arg_parser import WaveGlowConfig
+from waveglow.model import WaveGlow
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,14 +57,41 @@ def checkpoint(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def hifigan(tmp_path_factory) -> Path:
+    """A HiFi-GAN that makes noise of mels."""
+    path = tmp_path_factory.mktemp("hifigan") / "hifigan_gen_checkpoint_1.pt"
+    fixture = golden("hifigan_tiny")
+    setup = {"sampling_rate": 22050, "num_mels": 80, "mel_fmax": 8000.0}
+    torch.save(
+        {"generator": fixture["state_dict"], "config": fixture["config"], "train_setup": setup},
+        path,
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def waveglow(tmp_path_factory) -> Path:
+    """A WaveGlow that makes other noise of mels."""
+    path = tmp_path_factory.mktemp("waveglow") / "WaveGlow_checkpoint_1.pt"
+    torch.manual_seed(3)
+    config = WaveGlowConfig(flows=2, wn_channels=8, wn_layers=2)
+    model = WaveGlow(config)
+    for network in model.WN:
+        torch.nn.init.normal_(network.end.weight, std=0.01)
+    torch.save({"config": config.to_checkpoint(), "state_dict": model.state_dict()}, path)
+    return path
+
+
 @pytest.fixture
 def speak(checkpoint, tmp_path, monkeypatch):
     """Runs `inference.py` in an empty folder and gives its output folder."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*flags: str, fastpitch: Path = checkpoint) -> Path:
-        main(["--fastpitch", str(fastpitch), "--output", "out", *map(str, flags)])
-        return tmp_path / "out"
+    def run(*flags: str, fastpitch: Path | None = checkpoint, output: str = "out") -> Path:
+        named = [] if fastpitch is None else ["--fastpitch", fastpitch]
+        main([*map(str, (*named, "--output", output, *flags))])
+        return tmp_path / output
 
     return run
 
@@ -127,7 +157,8 @@ def test_mels_are_those_of_the_public_recipe_at_any_batch_size(cli, batch_size):
     text = TextProcessor(generator.text)
     phrases = read_phrases(str(cli / "phrases.tsv"), Path(), speaker=0)
     sequences = read_texts(phrases, text, seed=1234)
-    synthesizer = make_synthesizer(generator, text, Precision(False, torch.device("cpu")))
+    models = Models(generator=generator, vocoder=None, vocoder_name="none", audio=generator.audio)
+    synthesizer = make_synthesizer(models, text, Precision(False, torch.device("cpu")))
     expected = expected_mels(cli)
     for start in range(0, len(phrases), batch_size):
         batch = slice(start, start + batch_size)
@@ -231,7 +262,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(refusal, tmp_path, content):
 def test_the_checkpoint_of_another_model_is_refused(refusal, tmp_path):
     torch.save({"generator": {"conv_pre.bias": torch.zeros(3)}}, tmp_path / "x.pt")
     complaint = refusal("--text", "Hi.", fastpitch=tmp_path / "x.pt")
-    assert "x.pt: not a FastPitch checkpoint: it has no config" in complaint
+    assert "x.pt: not a FastPitch checkpoint, but a HiFi-GAN generator: name it" in complaint
 
 
 def test_a_missing_checkpoint_is_refused(refusal, tmp_path):
@@ -263,7 +294,13 @@ def test_a_checkpoint_must_be_named(capsys):
         (["--text", "Hi.", "--speaker", "1"], "--text: speaker must lie in 0 to 0, got 1"),
         (["--text", "Hi.", "--sampling-rate", "16000"], "--sampling-rate 16000 differs"),
         (["--text", "Hi.", "--ema"], "holds no averaged weights"),
-        (["--text", "Hi.", "--hifigan", "x.pt"], "--hifigan cannot be used"),
+        (["--text", "Hi.", "--hifigan", "x.pt"], "x.pt: no such checkpoint"),
+        (["--text", "Hi.", "--hifigan", "x", "--waveglow", "y"], "exclude each other"),
+        (["--text", "Hi.", "--hifigan-config", "x"], "--hifigan-config has no use without"),
+        (["--text", "Hi.", "--denoising-strength", "-1"], "--denoising-strength must not be"),
+        (["--text", "Hi.", "--denoising-strength", "nan"], "--denoising-strength must not be"),
+        (["--text", "Hi.", "--waveglow-sigma-infer", "-1"], "--waveglow-sigma-infer must not be"),
+        (["--text", "Hi.", "--report-mel-loss"], "--report-mel-loss cannot be used"),
         (["--text", "Hi.", "--checkpoint-format", "ts"], "TorchScript files cannot be read"),
         (["--text", "Hi.", "--amp"], "--amp needs a GPU"),
         (["--text", "Hi.", "--text-cleaners", "russian"], "russian"),
@@ -448,3 +485,241 @@ def test_an_interruption_is_a_sentence(checkpoint, tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "Interrupted" in errors
+
+
+def save_mel_of(folder: Path, name: str, num_frames: int) -> Tensor:
+    """Writes a mel as prepare_dataset.py does, and returns it."""
+    mel = torch.randn(80, num_frames) - 5
+    torch.save(mel, folder / name)
+    return mel
+
+
+def assert_audio_is(path: Path, expected: Tensor) -> None:
+    """Up to the rounding of 16 bits, and what they clip."""
+    audio = torch.from_numpy(audio_of(path)).float()
+    torch.testing.assert_close(audio, expected.clamp(max=1 - 2**-15), rtol=0, atol=2**-15)
+
+
+def test_texts_are_spoken_by_hifigan(speak, hifigan, tmp_path):
+    lines = ["A first line.", "A second line, which is a good deal longer.", "A third one."]
+    (tmp_path / "phrases.txt").write_text("\n".join(lines))
+    output = speak("-i", "phrases.txt", "--hifigan", hifigan, "--save-mels", "--fade-out", "0")
+    vocoder = load_vocoder(hifigan)
+    for n in range(3):
+        mel = torch.from_numpy(np.load(output / f"audio_{n}.npy")).T
+        assert_audio_is(output / f"audio_{n}.wav", vocoder.infer(mel[None])[0])
+
+
+def test_mels_are_spoken_by_hifigan_alone(speak, hifigan, tmp_path):
+    mels = {name: save_mel_of(tmp_path, f"{name}.pt", n) for name, n in (("a", 30), ("b", 50))}
+    np.save(tmp_path / "c.npy", mels["a"].numpy())
+    np.save(tmp_path / "d.npy", mels["b"].T.numpy())
+    table = "output\tmel\nA\ta.pt\nB\tb.pt\nC\tc.npy\nD\td.npy\n"
+    (tmp_path / "mels.tsv").write_text(table)
+    output = speak("-i", "mels.tsv", "--hifigan", hifigan, "--fade-out", "0", fastpitch=None)
+    vocoder = load_vocoder(hifigan)
+    for name, source in (("A", "a"), ("B", "b"), ("C", "a"), ("D", "b")):
+        assert_audio_is(output / f"{name}.wav", vocoder.infer(mels[source][None])[0])
+
+
+def test_saved_mels_can_be_spoken_again(speak, hifigan, tmp_path):
+    first = speak("--text", "Hello there.", "--hifigan", hifigan, "--save-mels")
+    (tmp_path / "mels.tsv").write_text("mel\taudio_0.npy".replace("\t", "\n"))
+    flags = ["-i", "mels.tsv", "--dataset-path", first, "--hifigan", hifigan]
+    again = speak(*flags, fastpitch=None, output="again")
+    assert np.array_equal(audio_of(first / "audio_0.wav"), audio_of(again / "audio_0.wav"))
+
+
+def test_rows_with_mels_and_texts_are_spoken_side_by_side(speak, hifigan, tmp_path):
+    mel = save_mel_of(tmp_path, "a.pt", 40)
+    rows = ["output\tmel\ttext", "a\t\tHello.", "b\ta.pt\t", "c\ta.pt\tHello."]
+    (tmp_path / "mixed.tsv").write_text("\n".join(rows))
+    output = speak("-i", "mixed.tsv", "--hifigan", hifigan, "--fade-out", "0")
+    spoken = load_vocoder(hifigan).infer(mel[None])[0]
+    assert_audio_is(output / "b.wav", spoken)
+    assert_audio_is(output / "c.wav", spoken)
+    alone = speak("--text", "Hello.", "--hifigan", hifigan, "--fade-out", "0", output="alone")
+    assert np.array_equal(audio_of(output / "a.wav"), audio_of(alone / "audio_0.wav"))
+
+
+def test_a_phrase_sounds_the_same_in_any_batch(speak, hifigan, tmp_path):
+    texts = ["Hello.", "Hello you.", "Hello to all of you.", "Hello."]
+    (tmp_path / "phrases.txt").write_text("\n".join(texts))
+    together = speak("-i", "phrases.txt", "--hifigan", hifigan)
+    alone = speak("-i", "phrases.txt", "--hifigan", hifigan, "-bs", "1", output="alone")
+    for n in range(4):
+        ours, theirs = (audio_of(folder / f"audio_{n}.wav") for folder in (together, alone))
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_mels_are_spoken_by_griffin_lim_without_any_checkpoint(speak, tmp_path):
+    save_mel_of(tmp_path, "a.pt", 30)
+    (tmp_path / "mels.tsv").write_text("mel\na.pt\n")
+    output = speak("-i", "mels.tsv", fastpitch=None)
+    assert len(audio_of(output / "audio_0.wav")) == 30 * 256
+    flags = ["--sampling-rate", "32000", "--hop-length", "320", "--win-length", "1280"]
+    output = speak("-i", "mels.tsv", *flags, fastpitch=None, output="other")
+    info = soundfile.info(output / "audio_0.wav")
+    assert (info.samplerate, info.frames) == (32000, 30 * 320)
+
+
+def test_the_hum_of_hifigan_is_taken_out_as_strongly_as_asked(speak, hifigan, tmp_path):
+    mel = save_mel_of(tmp_path, "a.pt", 30)
+    (tmp_path / "mels.tsv").write_text("mel\na.pt\n")
+    flags = ["-i", "mels.tsv", "--hifigan", hifigan, "--fade-out", "0", "-d", "0.1"]
+    output = speak(*flags, fastpitch=None)
+    vocoder = load_vocoder(hifigan)
+    expected = denoised(vocoder, 0.1).infer(mel[None])[0]
+    assert (expected - vocoder.infer(mel[None])[0]).abs().max() > 0.01
+    assert_audio_is(output / "audio_0.wav", expected)
+
+
+def test_waveglow_speaks_the_same_with_the_same_seed(speak, waveglow, tmp_path):
+    save_mel_of(tmp_path, "a.pt", 30)
+    (tmp_path / "mels.tsv").write_text("mel\na.pt\n")
+    flags = ["-i", "mels.tsv", "--waveglow", waveglow]
+
+    def audio(*more: str) -> np.ndarray:
+        return audio_of(speak(*flags, *more, fastpitch=None) / "audio_0.wav")
+
+    assert np.array_equal(audio("--seed", "1"), audio("--seed", "1", "--warmup-steps", "2"))
+    assert not np.array_equal(audio("--seed", "1"), audio("--seed", "2"))
+    assert np.array_equal(
+        audio("--seed", "1", "--waveglow-sigma-infer", "0"),
+        audio("--seed", "2", "--waveglow-sigma-infer", "0"),
+    )
+
+
+def test_waveglow_speaks_texts_and_its_hum_can_be_taken_out(speak, waveglow):
+    flags = ["--text", "Hello.", "--waveglow", waveglow, "--waveglow-sigma-infer", "0.5"]
+    plain = audio_of(speak(*flags) / "audio_0.wav")
+    clean = audio_of(speak(*flags, "--denoising-strength", "0.2") / "audio_0.wav")
+    assert len(plain) == len(clean) > 0
+    assert not np.array_equal(plain, clean)
+
+
+@pytest.mark.parametrize("vocoder", ["hifigan", "waveglow", "griffin_lim"])
+def test_metrics_bear_the_name_of_the_vocoder(speak, request, vocoder):
+    named = [] if vocoder == "griffin_lim" else [f"--{vocoder}", request.getfixturevalue(vocoder)]
+    output = speak("--text", "Hello.", *named)
+    (line,) = (output / "nvlog_infer.json").read_text().splitlines()
+    data = json.loads(line.removeprefix("DLLL "))["data"]
+    assert {f"avg_{vocoder}_samples/s", f"avg_{vocoder}_latency", f"avg_{vocoder}_RTF"} <= {*data}
+    assert "avg_fastpitch_latency" in data
+    assert not any(f"avg_{other}_RTF" in data for other in {"hifigan", "waveglow"} - {vocoder})
+
+
+def test_metrics_of_mels_speak_of_no_generator(speak, hifigan, tmp_path):
+    save_mel_of(tmp_path, "a.pt", 30)
+    (tmp_path / "mels.tsv").write_text("mel\na.pt\n")
+    output = speak("-i", "mels.tsv", "--hifigan", hifigan, fastpitch=None)
+    (line,) = (output / "nvlog_infer.json").read_text().splitlines()
+    data = json.loads(line.removeprefix("DLLL "))["data"]
+    assert {"avg_hifigan_samples/s", "avg_latency", "avg_RTF"} <= data.keys()
+    assert not any("fastpitch" in name or "letters" in name for name in data)
+    assert all(value > 0 for value in data.values())
+
+
+@pytest.fixture
+def original(tmp_path) -> Path:
+    """A HiFi-GAN as the original repository saves it; its settings lie in `settings.json`."""
+    fixture = golden("hifigan_original_v3_tiny")
+    (tmp_path / "settings.json").write_text(json.dumps(fixture["config"]))
+    (tmp_path / "original").mkdir()
+    torch.save(fixture["checkpoint"], tmp_path / "original" / "g_00000001")
+    return tmp_path / "original" / "g_00000001"
+
+
+def test_the_original_hifigan_speaks_with_its_config_named(speak, original, tmp_path):
+    fixture = golden("hifigan_original_v3_tiny")
+    torch.save(fixture["mel"][0], tmp_path / "a.pt")
+    (tmp_path / "mels.tsv").write_text("mel\na.pt\n")
+    flags = ["-i", "mels.tsv", "--hifigan", original, "--fade-out", "0"]
+    output = speak(*flags, "--hifigan-config", "settings.json", fastpitch=None)
+    assert_audio_is(output / "audio_0.wav", fixture["audio"][0, 0])
+
+
+def test_the_original_hifigan_is_refused_without_its_config(refusal, original):
+    complaint = refusal("--text", "Hi.", "--hifigan", original)
+    assert f"{original}: " in complaint
+    assert "put its config.json beside it, or name that with --hifigan-config" in complaint
+
+
+def test_a_vocoder_of_other_mels_is_refused_with_both_settings_named(
+    refusal, hifigan, checkpoint, tmp_path
+):
+    other = torch.load(hifigan, weights_only=True)
+    other["train_setup"] |= {"mel_fmax": 11025.0, "sampling_rate": 44100}
+    torch.save(other, tmp_path / "other.pt")
+    complaint = refusal("--text", "Hi.", "--hifigan", tmp_path / "other.pt")
+    assert "other.pt takes mels of sampling_rate 44100, mel_fmax 11025" in complaint
+    assert f"{checkpoint} makes mels of sampling_rate 22050, mel_fmax 8000" in complaint
+
+
+@pytest.mark.parametrize(
+    ("flag", "fixture"), [("--hifigan", "waveglow"), ("--waveglow", "hifigan")]
+)
+def test_a_vocoder_is_named_by_its_own_flag(refusal, request, flag, fixture):
+    complaint = refusal("--text", "Hi.", flag, request.getfixturevalue(fixture))
+    assert f"name it with --{fixture}" in complaint
+
+
+def test_models_named_by_each_others_flags_are_told_apart(refusal, hifigan, checkpoint):
+    assert "not a FastPitch checkpoint, but a HiFi-GAN generator: name it with --hifigan" in (
+        refusal("--text", "Hi.", fastpitch=hifigan)
+    )
+    assert "not a vocoder, but a FastPitch: name it with --fastpitch" in (
+        refusal("--text", "Hi.", "--hifigan", checkpoint)
+    )
+
+
+def test_every_mel_that_cannot_be_spoken_is_listed(refusal, hifigan, tmp_path):
+    save_mel_of(tmp_path, "good.pt", 30)
+    torch.save(torch.randn(40, 30), tmp_path / "bands.pt")
+    torch.save(torch.full((80, 30), torch.nan), tmp_path / "nan.pt")
+    rows = ["mel", "none.pt", "good.pt", "bands.pt", "nan.pt"]
+    (tmp_path / "mels.tsv").write_text("\n".join(rows))
+    complaint = refusal("-i", "mels.tsv", "--hifigan", hifigan, fastpitch=None)
+    assert "mels.tsv:2: mel none.pt: no such file" in complaint
+    assert "mels.tsv:4: mel bands.pt: expected a mel of 80 bands" in complaint
+    assert "mels.tsv:5: mel nan.pt: the mel holds NaN" in complaint
+    assert "good.pt" not in complaint
+
+
+def test_a_row_without_a_mel_needs_an_acoustic_model(refusal, hifigan, tmp_path):
+    save_mel_of(tmp_path, "a.pt", 30)
+    (tmp_path / "mixed.tsv").write_text("mel\ttext\na.pt\t\n\tHello.\n")
+    complaint = refusal("-i", "mixed.tsv", "--hifigan", hifigan, fastpitch=None)
+    assert "--fastpitch is missing" in complaint
+    assert "mixed.tsv:3" in complaint
+
+
+def test_audio_flags_must_be_those_of_the_vocoder(refusal, hifigan, tmp_path):
+    save_mel_of(tmp_path, "a.pt", 30)
+    (tmp_path / "mels.tsv").write_text("mel\na.pt\n")
+    complaint = refusal(
+        "-i", "mels.tsv", "--hifigan", hifigan, "--hop-length", "128", fastpitch=None
+    )
+    assert f"--hop-length 128 differs from the 256 of {hifigan}" in complaint
+
+
+def test_averaged_weights_of_both_models_are_taken(speak, checkpoint, hifigan, tmp_path, caplog):
+    averaged = torch.load(checkpoint, weights_only=True)
+    averaged["ema_state_dict"] = averaged["state_dict"]
+    torch.save(averaged, tmp_path / "fastpitch.pt")
+    averaged = torch.load(hifigan, weights_only=True)
+    averaged["gen_ema"] = {name: 0.5 * weight for name, weight in averaged["generator"].items()}
+    torch.save(averaged, tmp_path / "hifigan.pt")
+    flags = ["--text", "Hello.", "--fade-out", "0", "--save-mels"]
+    settings = {"fastpitch": tmp_path / "fastpitch.pt"}
+    output = speak(*flags, "--hifigan", tmp_path / "hifigan.pt", "--ema", **settings)
+    mel = torch.from_numpy(np.load(output / "audio_0.npy")).T
+    expected = load_vocoder(tmp_path / "hifigan.pt", ema=True).infer(mel[None])[0]
+    assert_audio_is(output / "audio_0.wav", expected)
+    assert "holds no averaged weights" not in caplog.text
+
+
+def test_vocoder_flags_without_a_vocoder_are_named(speak, caplog):
+    speak("--text", "Hello.", "--denoising-strength", "0.1", "--waveglow-sigma-infer", "0.5")
+    assert "--denoising-strength has no effect without --hifigan or --waveglow" in caplog.text
+    assert "--waveglow-sigma-infer has no effect without --waveglow" in caplog.text

@@ -100,8 +100,22 @@ def test_a_table_may_hold_texts_alone_and_begin_with_a_bom(read):
 
 def test_columns_that_are_not_used_are_named(read, caplog):
     caplog.set_level(logging.WARNING)
-    assert texts_of(read("mel\ttext\tmood\nx.pt\tHi.\tgood\n", "phrases.tsv")) == ["Hi."]
-    assert "phrases.tsv:1: columns not used: mel, mood" in caplog.text
+    assert texts_of(read("age\ttext\tmood\n9\tHi.\tgood\n", "phrases.tsv")) == ["Hi."]
+    assert "phrases.tsv:1: columns not used: age, mood" in caplog.text
+
+
+@pytest.mark.parametrize("header", ["output\tmel", "mel\toutput"])
+def test_a_table_may_name_mels_alone(read, header):
+    rows = ["a\tmels/a.pt"] if header.startswith("output") else ["mels/a.pt\ta"]
+    (phrase,) = read("\n".join([header, *rows]), "phrases.tsv")
+    assert (phrase.text, phrase.output) == ("", Path("a.wav"))
+    assert phrase.mel == Path("data/mels/a.pt")
+
+
+def test_rows_with_mels_and_with_texts_can_be_mixed(read):
+    first, second = read("mel\ttext\n/mels/a.npy\t\n\tHi.\n", "phrases.tsv")
+    assert (first.mel, first.text) == (Path("/mels/a.npy"), "")
+    assert (second.mel, second.text) == (None, "Hi.")
 
 
 def test_a_very_long_text_is_one_phrase(read):
@@ -148,9 +162,9 @@ def test_a_file_that_is_no_utf_8_is_refused(read, name):
         read("text\nGrüße".encode("latin-1"), name)
 
 
-def test_a_table_without_a_text_column_is_refused(problems_of):
+def test_a_table_with_nothing_to_speak_from_is_refused(problems_of):
     assert problems_of("output\tspeaker\na\t1\n") == [
-        "phrases.tsv:1: expected a header with a column text, got: output speaker"
+        "phrases.tsv:1: expected a header with a column text or mel, got: output speaker"
     ]
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from common.precision import Precision
 from common.synthesizer import (
     LONGEST_PIECE,
-    SILENCE,
     Controls,
     SymbolSequence,
     Synthesizer,
@@ -63,7 +62,6 @@ def synthesizer() -> Synthesizer:
         Hold(),
         symbols=SYMBOLS,
         padding_idx=0,
-        hop_length=HOP,
         precision=Precision(amp=False, device=torch.device("cpu")),
     )
 
@@ -155,11 +153,30 @@ def test_no_phrases_make_no_mels(synthesizer):
     assert synthesizer.generate([], Controls()) == []
 
 
-def test_audio_is_as_long_as_its_mel_and_padded_with_silence_before(synthesizer):
-    waves = synthesizer.vocode([torch.ones(3, 5), torch.ones(3, 3)])
-    assert [wave.tolist() for wave in waves] == [[1.0] * 5 * HOP, [1.0] * 3 * HOP]
-    (mel,) = synthesizer.vocoder.mels
-    assert torch.equal(mel[1, :, 3:], torch.full((3, 2), SILENCE))
+def test_mels_are_returned_among_the_texts(synthesizer):
+    mel = torch.randn(3, 5)
+    first, second, third = synthesizer.generate([sequence("ab"), mel, sequence("c")], Controls())
+    assert torch.equal(second, mel)
+    assert (spelled(first), spelled(third)) == ("ab", "c")
+    assert pieces_of(synthesizer) == ["ab", "c"]
+
+
+def test_mels_alone_need_no_generator(synthesizer):
+    synthesizer.generator = None
+    mels = [torch.randn(3, 5), torch.randn(3, 2)]
+    assert all(map(torch.equal, synthesizer.generate(mels, Controls()), mels))
+
+
+def test_audio_of_a_mel_is_what_the_vocoder_makes_of_it_alone(synthesizer):
+    mels = [torch.randn(3, n) for n in (5, 3, 5, 1)]
+    waves = synthesizer.vocode(mels)
+    for mel, wave in zip(mels, waves, strict=True):
+        assert torch.equal(wave, Hold().infer(mel[None])[0])
+
+
+def test_mels_of_the_same_length_are_spoken_together(synthesizer):
+    synthesizer.vocode([torch.ones(3, 5), torch.ones(3, 3), torch.ones(3, 5)])
+    assert sorted(mel.shape for mel in synthesizer.vocoder.mels) == [(1, 3, 3), (2, 3, 5)]
 
 
 def test_no_short_mel_waits_for_a_long_one(synthesizer):
