@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh requirements.txt
+source scripts/training.sh
 
 : "${OUTPUT_DIR:=./output}"
 : "${LOG_FILE:=$OUTPUT_DIR/nvlog.json}"
@@ -40,37 +41,12 @@ source scripts/setup.sh requirements.txt
 : "${LOAD_PITCH_FROM_DISK:=true}"
 : "${LOAD_MEL_FROM_DISK:=false}"
 
-fail() {
-  echo "train.sh: $*" >&2
-  exit 2
-}
-
-for switch in RESUME AMP PHONE ENERGY APPEND_SPACES LOAD_PITCH_FROM_DISK LOAD_MEL_FROM_DISK; do
-  [[ "${!switch}" == true || "${!switch}" == false ]] ||
-    fail "$switch must be true or false, got '${!switch}'"
-done
-for number in NUM_GPUS BATCH_SIZE GRAD_ACCUMULATION; do
-  [[ "${!number:-1}" =~ ^[1-9][0-9]*$ ]] ||
-    fail "$number must be a positive number, got '${!number}'"
-done
+check_switches RESUME AMP PHONE ENERGY APPEND_SPACES LOAD_PITCH_FROM_DISK LOAD_MEL_FROM_DISK
 [[ "$SAMPLING_RATE" == 22050 || "$SAMPLING_RATE" == 44100 ]] ||
   fail "SAMPLING_RATE must be 22050 or 44100, got '$SAMPLING_RATE'; for other rates call train.py" \
     "with --sampling-rate and the lengths in samples"
 
-gpus_here="$(python -c 'import torch; print(torch.cuda.device_count())')"
-: "${NUM_GPUS:=$((gpus_here > 0 ? gpus_here : 1))}"
-if [[ -z "$GRAD_ACCUMULATION" ]]; then
-  GRAD_ACCUMULATION=$((256 / (NUM_GPUS * BATCH_SIZE)))
-  GRAD_ACCUMULATION=$((GRAD_ACCUMULATION > 0 ? GRAD_ACCUMULATION : 1))
-fi
-global_batch=$((NUM_GPUS * BATCH_SIZE * GRAD_ACCUMULATION))
-if ((global_batch != 256)); then
-  echo "train.sh: warning: the global batch is $NUM_GPUS x $BATCH_SIZE x $GRAD_ACCUMULATION =" \
-    "$global_batch; LEARNING_RATE and WARMUP_STEPS are meant for 256" >&2
-fi
-if ((gpus_here > 0 && NUM_GPUS > gpus_here)); then
-  fail "NUM_GPUS is $NUM_GPUS, but this machine has $gpus_here"
-fi
+divide_batch 256
 
 arguments=(
   --output "$OUTPUT_DIR"
@@ -113,16 +89,4 @@ fi
 [[ "$LOAD_PITCH_FROM_DISK" == false ]] || arguments+=(--load-pitch-from-disk)
 [[ "$LOAD_MEL_FROM_DISK" == false ]] || arguments+=(--load-mel-from-disk)
 
-command=(python train.py)
-if ((NUM_GPUS > 1)); then
-  command=(torchrun --standalone --nproc-per-node "$NUM_GPUS" train.py)
-fi
-command+=("${arguments[@]}" "$@")
-
-printf '%q ' "${command[@]}"
-echo
-if [[ "${DRY_RUN:-false}" == true ]]; then
-  exit
-fi
-mkdir -p "$OUTPUT_DIR"
-exec "${command[@]}"
+run_training train.py "${arguments[@]}" "$@"

@@ -161,6 +161,93 @@ def test_train_refuses_settings_with_a_sentence(setting, value, complaint):
     assert complaint in done.stderr
 
 
+def test_hifigan_training_has_the_settings_of_the_published_model():
+    command = dry_run("hifigan/train.sh")
+    expected = {
+        "--learning-rate": "0.0003",
+        "--lr-decay": "0.9998",
+        "--epochs": "6500",
+        "--batch-size": "16",
+        "--grad-accumulation": "8",
+        "--variant": "V1",
+    }
+    assert command[:3] == ["python", "-m", "hifigan.train"]
+    assert {flag: value_of(command, flag) for flag in expected} == expected
+    assert not {"--amp", "--cuda", "--fine-tuning"} & set(command)
+    assert dry_run("hifigan/train.sh", NUM_GPUS="8")[:6] == [
+        *("torchrun", "--standalone", "--nproc-per-node", "8", "-m", "hifigan.train")
+    ]
+
+
+def test_hifigan_training_takes_settings_from_the_environment():
+    command = dry_run(
+        "hifigan/train.sh",
+        *("--ema-decay", "0.99"),
+        OUTPUT_DIR="out put",
+        VARIANT="V3",
+        AMP="true",
+        RESUME="false",
+        SAMPLING_RATE="44100",
+        FINE_TUNE_DIR="mels",
+        GRAD_ACCUMULATION="2",
+    )
+    expected = {
+        "--output": "out put",
+        "--variant": "V3",
+        "--hop-length": "512",
+        "--upsample-rates": "[8,8,4,2]",
+        "--input-mels-dir": "mels",
+        "--fine-tune-lr-factor": "3",
+        "--ema-decay": "0.99",
+    }
+    assert {flag: value_of(command, flag) for flag in expected} == expected
+    assert {"--amp", "--fine-tuning"} <= set(command)
+    assert "--resume" not in command
+
+
+def test_fine_tuning_extracts_mels_then_trains_on_them(tmp_path):
+    generator = tmp_path / "hifigan_gen_checkpoint_7.pt"
+    discriminators = tmp_path / "hifigan_discrim_checkpoint_7.pt"
+    discriminators.touch()
+    done = run_script(
+        "hifigan/fine_tune.sh",
+        *("--num-workers", "2"),
+        CUDA_VISIBLE_DEVICES="",
+        FASTPITCH="f.pt",
+        CHECKPOINT_GEN=str(generator),
+        OUTPUT_DIR="out",
+        DATASET_PATH="data",
+        TRAIN_FILELIST="a.txt",
+        VAL_FILELIST="b.txt",
+    )
+    assert done.returncode == 0, done.stderr
+    extraction, training = map(shlex.split, done.stdout.splitlines())
+    assert extraction == [
+        *("python", "-m", "fastpitch.extract_mels", "--fastpitch", "f.pt"),
+        *("--output", "out/mels", "--dataset-path", "data", "--input-files", "a.txt", "b.txt"),
+        "--load-pitch-from-disk",
+    ]
+    expected = {
+        "--output": "out",
+        "--dataset-path": "data",
+        "--training-files": "a.txt",
+        "--validation-files": "b.txt",
+        "--input-mels-dir": "out/mels",
+        "--checkpoint-path-gen": str(generator),
+        "--checkpoint-path-discrim": str(discriminators),
+        "--num-workers": "2",
+    }
+    assert training[:3] == ["python", "-m", "hifigan.train"]
+    assert {flag: value_of(training, flag) for flag in expected} == expected
+    assert {"--fine-tuning", "--resume"} <= set(training)
+
+
+def test_fine_tuning_asks_for_what_is_missing(tmp_path):
+    done = run_script("hifigan/fine_tune.sh", FASTPITCH="f.pt", CHECKPOINT_GEN="")
+    assert done.returncode == 2
+    assert "fine_tune.sh: output/hifigan holds no hifigan_gen_checkpoint_*.pt" in done.stderr
+
+
 def test_inference_example_runs_the_vocoder_it_is_given():
     command = dry_run("inference_example.sh", "--pace", "1.2", FASTPITCH="f.pt", HIFIGAN="h.pt")
     assert value_of(command, "--fastpitch") == "f.pt"
