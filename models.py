@@ -115,6 +115,11 @@ def load_vocoder(
         found = f"but {FOREIGN[kind]}" if kind else f"it has {', '.join(map(str, checkpoint))}"
         raise ValueError(f"{path}: not a vocoder, {found}")
     if not any(name.endswith(".weight_g") for name in weights):
+        if not fold:
+            raise ValueError(
+                f"{path}: its weights are folded, without weight_g, and cannot be trained on: name "
+                "the checkpoint that training wrote"
+            )
         fold_norms(vocoder)  # as the weights are already
     _load_finite(vocoder, weights, path)
     if fold:

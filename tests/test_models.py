@@ -267,6 +267,22 @@ def test_a_hifigan_is_read_whoever_named_its_weights(saved, dialect):
     assert_is_golden_hifigan(load_vocoder(saved(checkpoint | {"generator": foreign})))
 
 
+@pytest.mark.parametrize("make", [a_hifigan, a_waveglow])
+def test_a_vocoder_to_train_on_keeps_its_norms(saved, make):
+    checkpoint = make()
+    vocoder = load_vocoder(saved(checkpoint), fold=False)
+    weights = checkpoint["generator" if "generator" in checkpoint else "state_dict"]
+    assert vocoder.state_dict().keys() == weights.keys()
+    for name, weight in vocoder.state_dict().items():
+        assert torch.equal(weight, weights[name])
+
+
+def test_folded_weights_cannot_be_trained_on(saved):
+    checkpoint = a_hifigan()
+    path = saved(checkpoint | {"generator": folded(checkpoint["generator"])})
+    assert "its weights are folded, without weight_g" in vocoder_refusal_of(path, fold=False)
+
+
 def test_a_hifigan_of_half_precision_is_read_as_float32(saved):
     checkpoint = a_hifigan()
     halves = {name: weight.half() for name, weight in checkpoint["generator"].items()}
