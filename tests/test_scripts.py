@@ -2,13 +2,19 @@
 """Tests of the shell scripts: their form, what they run, what they need."""
 
 import ast
+import functools
+import http.server
+import io
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
+import zipfile
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -250,12 +256,243 @@ def test_fine_tuning_asks_for_what_is_missing(tmp_path):
 
 def test_inference_example_runs_the_vocoder_it_is_given():
     command = dry_run("inference_example.sh", "--pace", "1.2", FASTPITCH="f.pt", HIFIGAN="h.pt")
+    assert command[:2] == ["python", "inference.py"]
     assert value_of(command, "--fastpitch") == "f.pt"
     assert value_of(command, "--hifigan") == "h.pt"
+    assert value_of(command, "--denoising-strength") == "0.01"
     assert value_of(command, "--input") == "phrases/devset10.tsv"
     assert value_of(command, "--output") == "output/audio_devset10"
     assert command[-2:] == ["--pace", "1.2"]
-    assert "--waveglow" not in command
+    assert not {"--waveglow", "--waveglow-sigma-infer", "--hifigan-config"} & set(command)
+
+
+def test_inference_example_passes_the_settings_of_vocoders():
+    command = dry_run(
+        "inference_example.sh", FASTPITCH="f.pt", WAVEGLOW="w.pt", SIGMA="0.6", DENOISING="0.1"
+    )
+    assert value_of(command, "--waveglow") == "w.pt"
+    assert value_of(command, "--waveglow-sigma-infer") == "0.6"
+    assert value_of(command, "--denoising-strength") == "0.1"
+    command = dry_run(
+        "inference_example.sh", FASTPITCH="f.pt", HIFIGAN="g_02500000", HIFIGAN_CONFIG="c.json"
+    )
+    assert value_of(command, "--hifigan-config") == "c.json"
+
+
+def test_inference_example_speaks_with_griffin_lim_where_no_vocoder_is_given():
+    command = dry_run("inference_example.sh", FASTPITCH="f.pt")
+    assert not {"--hifigan", "--waveglow", "--denoising-strength"} & set(command)
+
+
+def test_inference_example_speaks_mels_without_an_acoustic_model(tmp_path):
+    (tmp_path / "mels.tsv").write_text("output\tmel\na\tmels/a.pt\n")
+    command = dry_run(
+        "inference_example.sh", FASTPITCH="none", HIFIGAN="h.pt", PHRASES=str(tmp_path / "mels.tsv")
+    )
+    assert "--fastpitch" not in command
+    assert value_of(command, "--hifigan") == "h.pt"
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"HIFIGAN": "h.pt", "WAVEGLOW": "w.pt"}, "set HIFIGAN or WAVEGLOW, not both"),
+        ({"PHRASES": "none.tsv"}, "PHRASES: no such file: none.tsv"),
+        ({"AMP": "yes"}, "AMP must be true or false, got 'yes'"),
+    ],
+)
+def test_inference_example_refuses_settings_with_a_sentence(settings, complaint):
+    done = run_script("inference_example.sh", FASTPITCH="f.pt", **settings)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+WAVEGLOW_FILE = "nvidia_waveglow256pyt_fp16.pt"
+
+
+def an_archive(name: str, content: bytes) -> bytes:
+    """A ZIP file with a model and words about it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("README.md", "a model")
+        archive.writestr(name, content)
+    return file.getvalue()
+
+
+class Catalogue(http.server.BaseHTTPRequestHandler):
+    """Serves one archive at a place that `/zip` leads to."""
+
+    archive: ClassVar[bytes] = b""
+    continues: ClassVar[bool] = True  # whether a part can be asked for
+    asked: ClassVar[list[str]]
+
+    def do_GET(self):
+        self.asked.append(f"{self.path} {self.headers.get('Range', 'all')}")
+        if self.path.endswith("/zip"):
+            self.send_response(302)
+            self.send_header("Location", "/signed/archive")
+            self.end_headers()
+            return
+        wanted = (
+            re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) if self.continues else None
+        )
+        start = int(wanted[1]) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(self.archive) - start))
+        if wanted:
+            last = len(self.archive) - 1
+            self.send_header("Content-Range", f"bytes {start}-{last}/{last + 1}")
+        self.end_headers()
+        self.wfile.write(self.archive[start:])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def catalogue():
+    """A server on this machine in the place of NGC; `handler` says what it does."""
+
+    class Handler(Catalogue):
+        asked: ClassVar[list[str]] = []
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.handler = Handler
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(params=["curl", "wget"])
+def download(request, catalogue, tmp_path):
+    """Runs `download_models.sh` with one of the two programs and gives what it ended with."""
+    if shutil.which(request.param) is None:
+        pytest.skip(f"needs {request.param}")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "dirname", "mkdir", "mv", "rm", request.param):
+        (programs / name).symlink_to(shutil.which(name))
+    (programs / "python3").symlink_to(Path(sys.executable).resolve())
+    url = f"http://127.0.0.1:{catalogue.server_port}/v2/models"
+    return functools.partial(
+        run_script,
+        "download_models.sh",
+        MODELS_ROOT=str(tmp_path / "models"),
+        NGC_URL=url,
+        PATH=str(programs),
+    )
+
+
+def test_a_model_is_fetched_once(download, catalogue, tmp_path):
+    catalogue.handler.archive = an_archive(WAVEGLOW_FILE, b"weights")
+    done = download("waveglow")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "models" / "waveglow"
+    assert (folder / WAVEGLOW_FILE).read_bytes() == b"weights"
+    assert list(folder.iterdir()) == [folder / WAVEGLOW_FILE]
+    assert catalogue.handler.asked[0].startswith(
+        "/v2/models/nvidia/waveglow_ckpt_amp_256/versions/20.01.0/zip "
+    )
+    catalogue.handler.asked.clear()
+    again = download("waveglow")
+    assert again.returncode == 0
+    assert f"{folder / WAVEGLOW_FILE} is there" in again.stdout
+    assert catalogue.handler.asked == []
+
+
+def test_several_models_are_fetched_each_to_its_folder(download, catalogue, tmp_path):
+    files = {
+        "fastpitch": "nvidia_fastpitch_210824.pt",
+        "hifigan": "hifigan_gen_checkpoint_6500.pt",
+        "hifigan-finetuned-fastpitch": "hifigan_gen_checkpoint_10000_ft.pt",
+    }
+    everything = io.BytesIO()
+    with zipfile.ZipFile(everything, "w") as archive:
+        for name in files.values():
+            archive.writestr(name, name)
+    catalogue.handler.archive = everything.getvalue()
+    done = download(*files)
+    assert done.returncode == 0, done.stderr
+    for name, file in files.items():
+        assert (tmp_path / "models" / name / file).read_text() == file
+    places = [asked.split()[0] for asked in catalogue.handler.asked if "/zip" in asked]
+    assert places == [
+        "/v2/models/nvidia/fastpitch_pyt_fp32_ckpt_v1_1/versions/21.05.0/zip",
+        "/v2/models/nvidia/dle/hifigan__pyt_ckpt_ds-ljs22khz/versions/21.08.0_amp/zip",
+        "/v2/models/nvidia/dle/hifigan__pyt_ckpt_mode-finetune_ds-ljs22khz/versions/21.08.0_amp/zip",
+    ]
+
+
+def test_a_broken_download_is_continued(download, catalogue, tmp_path):
+    catalogue.handler.archive = an_archive(WAVEGLOW_FILE, os.urandom(100_000))
+    folder = tmp_path / "models" / "waveglow"
+    folder.mkdir(parents=True)
+    part = folder / f"{WAVEGLOW_FILE}.zip.part"
+    part.write_bytes(catalogue.handler.archive[:40_000])
+    done = download("waveglow")
+    assert done.returncode == 0, done.stderr
+    assert any(asked.endswith("bytes=40000-") for asked in catalogue.handler.asked)
+    assert (folder / WAVEGLOW_FILE).stat().st_size == 100_000
+
+
+def test_a_complete_download_needs_no_server(download, catalogue, tmp_path):
+    folder = tmp_path / "models" / "waveglow"
+    folder.mkdir(parents=True)
+    archive = an_archive(WAVEGLOW_FILE, b"weights")
+    (folder / f"{WAVEGLOW_FILE}.zip.part").write_bytes(archive)
+    done = download("waveglow")
+    assert done.returncode == 0, done.stderr
+    assert catalogue.handler.asked == []
+    assert (folder / WAVEGLOW_FILE).read_bytes() == b"weights"
+
+
+def test_a_download_that_cannot_be_continued_starts_anew(download, catalogue, tmp_path):
+    catalogue.handler.archive = an_archive(WAVEGLOW_FILE, os.urandom(100_000))
+    catalogue.handler.continues = False
+    folder = tmp_path / "models" / "waveglow"
+    folder.mkdir(parents=True)
+    (folder / f"{WAVEGLOW_FILE}.zip.part").write_bytes(b"PK")
+    done = download("waveglow")
+    assert done.returncode == 0, done.stderr
+    assert (folder / WAVEGLOW_FILE).stat().st_size == 100_000
+
+
+def test_what_is_no_model_is_refused_and_named(download, catalogue, tmp_path):
+    folder = tmp_path / "models" / "waveglow"
+    part = folder / f"{WAVEGLOW_FILE}.zip.part"
+    catalogue.handler.archive = b"<html>Please log in</html>"
+    done = download("waveglow")
+    assert done.returncode == 1
+    assert f"{part} is no archive, or damaged" in done.stderr
+    part.unlink()
+    damaged = bytearray(an_archive(WAVEGLOW_FILE, bytes(1000)))
+    damaged[500] = 1
+    catalogue.handler.archive = bytes(damaged)
+    assert "is no archive, or damaged" in download("waveglow").stderr
+    part.unlink()
+    catalogue.handler.archive = an_archive("other.pt", b"weights")
+    done = download("waveglow")
+    assert done.returncode == 1
+    assert f"{part} holds no {WAVEGLOW_FILE}" in done.stderr
+    assert not (folder / WAVEGLOW_FILE).exists()
+
+
+def test_a_server_that_is_not_there_is_named(download, catalogue):
+    done = download("waveglow", NGC_URL="http://127.0.0.1:1/none")
+    assert done.returncode == 1
+    assert "the download of http://127.0.0.1:1/none/nvidia/" in done.stderr
+    assert "run this again to continue it" in done.stderr
+
+
+@pytest.mark.parametrize("names", [[], ["tacotron"], ["waveglow", "tacotron"]])
+def test_models_to_fetch_must_be_known(tmp_path, names):
+    done = run_script("download_models.sh", *names, MODELS_ROOT=str(tmp_path / "models"))
+    assert done.returncode == 2
+    assert "NAME is one of: fastpitch hifigan hifigan-finetuned-fastpitch waveglow" in done.stderr
+    assert ("there is no model tacotron" in done.stderr) == bool(names)
+    assert not (tmp_path / "models").exists()
 
 
 def test_demo_refuses_a_folder_that_is_no_corpus(tmp_path):
