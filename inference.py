@@ -50,6 +50,15 @@ from models import (
 logger = logging.getLogger("inference")
 
 IGNORED = ("l2_promote", "torchscript", "torch_tensorrt", "affinity")
+CONTROLS = (  # of FastPitch
+    "pace",
+    "pitch_transform_flatten",
+    "pitch_transform_invert",
+    "pitch_transform_amplify",
+    "pitch_transform_shift",
+    "pitch_transform_custom",
+    "speaker",
+)
 UNAVAILABLE = {
     "report_mel_loss": "predicted and recorded mels differ in length and do not compare",
 }
@@ -209,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_alphabet(text, models.generator.config.n_symbols)
         inputs = read_inputs(phrases, text, models.audio.n_mel_channels, config.seed)
         synthesizer = make_synthesizer(models, text, Precision(config.amp, device))
-        warn_of_ignored(config)
+        warn_of_ignored(config, speaks_texts=text is not None)
         measured = speak(models, synthesizer, phrases, inputs, config)
         report(measured, config, models)
     except KeyboardInterrupt:
@@ -265,11 +274,14 @@ def load_named_vocoder(config: InferenceConfig, device: torch.device) -> NeuralV
 
 
 def audio_of_flags(config: InferenceConfig) -> AudioConfig:
-    """Settings of mels that no checkpoint describes."""
+    """Settings of mels that no checkpoint describes: the defaults, as far as flags allow them."""
     names = ("sampling_rate", "hop_length", "win_length")
     given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    rate, window = given.get("sampling_rate", math.inf), given.get("win_length", 0)
     return AudioConfig(
-        filter_length=max(AudioConfig.filter_length, config.win_length or 0), **given
+        filter_length=max(AudioConfig.filter_length, window),
+        mel_fmax=min(AudioConfig.mel_fmax, rate / 2),
+        **given,
     )
 
 
@@ -328,16 +340,17 @@ def make_synthesizer(
     )
 
 
-def warn_of_ignored(config: InferenceConfig) -> None:
+def warn_of_ignored(config: InferenceConfig, speaks_texts: bool) -> None:
     """Names the flags that were given for nothing."""
-    for name in IGNORED:
-        if getattr(config, name):
-            logger.warning("%s has no effect", flag_name(name))
-    if config.denoising_strength and config.vocoder is None:
-        logger.warning("--denoising-strength has no effect without --hifigan or --waveglow")
-    is_default = config.waveglow_sigma_infer == InferenceConfig.waveglow_sigma_infer
-    if config.waveglow is None and not is_default:
-        logger.warning("--waveglow-sigma-infer has no effect without --waveglow")
+    for names, is_idle, why in (
+        (IGNORED, True, ""),
+        (("denoising_strength",), config.vocoder is None, " without --hifigan or --waveglow"),
+        (("waveglow_sigma_infer",), config.waveglow is None, " without --waveglow"),
+        (CONTROLS, not speaks_texts, " on mels"),
+    ):
+        for name in names:
+            if is_idle and getattr(config, name) != getattr(InferenceConfig, name):
+                logger.warning("%s has no effect%s", flag_name(name), why)
 
 
 def speak(

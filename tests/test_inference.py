@@ -561,6 +561,8 @@ def test_mels_are_spoken_by_griffin_lim_without_any_checkpoint(speak, tmp_path):
     output = speak("-i", "mels.tsv", *flags, fastpitch=None, output="other")
     info = soundfile.info(output / "audio_0.wav")
     assert (info.samplerate, info.frames) == (32000, 30 * 320)
+    output = speak("-i", "mels.tsv", "--sampling-rate", "8000", fastpitch=None, output="low")
+    assert soundfile.info(output / "audio_0.wav").samplerate == 8000
 
 
 def test_the_hum_of_hifigan_is_taken_out_as_strongly_as_asked(speak, hifigan, tmp_path):
@@ -723,3 +725,11 @@ def test_vocoder_flags_without_a_vocoder_are_named(speak, caplog):
     speak("--text", "Hello.", "--denoising-strength", "0.1", "--waveglow-sigma-infer", "0.5")
     assert "--denoising-strength has no effect without --hifigan or --waveglow" in caplog.text
     assert "--waveglow-sigma-infer has no effect without --waveglow" in caplog.text
+
+
+def test_controls_of_texts_are_named_where_there_are_only_mels(speak, hifigan, tmp_path, caplog):
+    save_mel_of(tmp_path, "a.pt", 30)
+    (tmp_path / "mels.tsv").write_text("mel\na.pt\n")
+    speak("-i", "mels.tsv", "--hifigan", hifigan, "--pace", "2", fastpitch=None)
+    assert "--pace has no effect on mels" in caplog.text
+    assert "--speaker" not in caplog.text
