@@ -17,6 +17,7 @@ from common.config import AudioConfig, RunConfig, setup_of
 from common.distributed import Processes
 from common.filelists import Utterance
 from common.launch import (
+    check_as_trained,
     check_outputs,
     check_steps,
     checkpoint_to_resume,
@@ -177,21 +178,12 @@ def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start 
         compatible=parser.build(HiFiGANCompatibleConfig, given),
     )
     if start is not None:
-        check_against(start, settings)
+        check_as_trained(
+            start.files[HiFiGANTask.files[0]],
+            (settings.generator, start.generator.config),
+            (settings.audio, start.generator.audio),
+        )
     return settings
-
-
-def check_against(start: Start, settings: Settings) -> None:
-    """Refuses settings that are not those of the checkpoint whose weights are taken."""
-    path = start.files[HiFiGANTask.files[0]]
-    pairs = ((settings.generator, start.generator.config), (settings.audio, start.generator.audio))
-    for ours, theirs in pairs:
-        for name, trained in vars(theirs).items():
-            if vars(ours)[name] != trained:
-                raise ValueError(
-                    f"{path} was trained with {name} {trained}, not {vars(ours)[name]} as the "
-                    "flags say: leave them out"
-                )
 
 
 def make_trainer(settings: Settings, start: Start | None, processes: Processes) -> Trainer:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.cli import flag, flag_name
+from common.config import ClipsConfig, require
 
 # field -> the name in a checkpoint's `config`, and in the `WN_config` inside it
 CHECKPOINT_NAMES = {
@@ -114,14 +115,14 @@ class WaveGlowLossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WaveGlowDataConfig:
-    """Segments: what training sees of a clip."""
+class WaveGlowDataConfig(ClipsConfig):
+    """Data: segments of recordings."""
 
     segment_length: int = flag(4000, help="samples of a segment; a multiple of --groups")
 
     def __post_init__(self) -> None:
-        if not self.segment_length > 0:
-            raise ValueError(f"--segment-length must be positive, got {self.segment_length}")
+        super().__post_init__()
+        require(self.segment_length > 0, "segment_length", "must be positive", self.segment_length)
 
 
 def _check_names(values: Mapping[str, Any], expected: set[str], where: str) -> None:

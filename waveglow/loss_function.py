@@ -9,7 +9,7 @@ from torch import Tensor
 from waveglow.model import WaveGlowOutput
 
 
-def waveglow_loss(output: WaveGlowOutput, sigma: float) -> Tensor:
+def waveglow_loss(output: WaveGlowOutput, sigma: float) -> dict[str, Tensor]:
     """How improbable the audio is, per sample and up to a constant (Prenger 2019, section 2).
 
     Args:
@@ -17,9 +17,14 @@ def waveglow_loss(output: WaveGlowOutput, sigma: float) -> Tensor:
         sigma: standard deviation that the latent is held to
 
     Returns:
-        () the sum of the three terms below
+        The three terms below and their sum `loss`, each ()
     """
-    return latent_loss(output, sigma) + coupling_loss(output) + mixing_loss(output)
+    terms = {
+        "latent_loss": latent_loss(output, sigma),
+        "coupling_loss": coupling_loss(output),
+        "mixing_loss": mixing_loss(output),
+    }
+    return {"loss": sum(terms.values())} | terms
 
 
 def latent_loss(output: WaveGlowOutput, sigma: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 
@@ -21,16 +22,19 @@ PUBLISHED = {
     "WN_config": {"n_layers": 8, "kernel_size": 3, "n_channels": 256},
 }
 
+FILES = {"training_files": (Path("a.txt"),), "validation_files": (Path("b.txt"),)}
+
 
 def test_flags_and_defaults_are_those_of_the_public_recipe():
     public = json.loads((DATA / "cli_flags.json").read_text())["waveglow_model"]
     configs = (WaveGlowConfig, WaveGlowLossConfig, WaveGlowDataConfig)
     parser = FlagParser("WaveGlow", *configs)
     argv = [word for entry in public for word in (entry["flags"][0], entry["default"])]
-    flags = parser.parse(argv)
-    assert len(flags) == len(public)
-    for config in configs:
-        assert parser.build(config, flags) == config()
+    flags = parser.parse([*argv, "--training-files", "a.txt", "--validation-files", "b.txt"])
+    assert len(flags) == len(public) + len(FILES)
+    assert parser.build(WaveGlowConfig, flags) == WaveGlowConfig()
+    assert parser.build(WaveGlowLossConfig, flags) == WaveGlowLossConfig()
+    assert parser.build(WaveGlowDataConfig, flags) == WaveGlowDataConfig(**FILES)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +57,7 @@ def test_other_values_without_meaning_are_refused():
     with pytest.raises(ValueError, match=r"--sigma must be positive, got 0"):
         WaveGlowLossConfig(sigma=0.0)
     with pytest.raises(ValueError, match="--segment-length must be positive, got 0"):
-        WaveGlowDataConfig(segment_length=0)
+        WaveGlowDataConfig(segment_length=0, **FILES)
 
 
 def test_every_fourth_flow_step_lets_two_channels_go():

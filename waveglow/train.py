@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Trains WaveGlow: flags -> configs -> WaveGlowTask -> Trainer.fit()."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from torch.utils.data import DataLoader
+
+from common.cli import FlagParser
+from common.config import AudioConfig, OptimizerConfig, RunConfig, StartConfig, setup_of
+from common.distributed import Processes
+from common.filelists import Utterance
+from common.launch import (
+    check_as_trained,
+    check_outputs,
+    check_steps,
+    checkpoint_to_resume,
+    make_report,
+    seed_everything,
+    train_to_end,
+)
+from common.loaders import EpochBatches, make_loader
+from common.recordings import RecordingCheck
+from common.segments import collate_segments
+from common.tb_dllogger import configure_console
+from common.trainer import Trainer
+from models import load_vocoder
+from waveglow.arg_parser import WaveGlowConfig, WaveGlowDataConfig, WaveGlowLossConfig
+from waveglow.data_function import WaveGlowDataset
+from waveglow.model import WaveGlow
+from waveglow.task import WaveGlowTask
+
+# Of the fields that all trainings share, those that the public recipe sets otherwise for WaveGlow.
+DEFAULTS = {
+    "optimizer": "adam",
+    "weight_decay": 0.0,
+    "warmup_steps": 0,  # the learning rate stays as it is
+    "grad_clip_thresh": 65504.0,  # the largest number of half precision
+    "validation_freq": 10,
+    "samples_freq": 50,
+    "num_workers": 1,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every setting of a run, with all defaults resolved."""
+
+    run: RunConfig
+    start: StartConfig
+    optimization: OptimizerConfig
+    data: WaveGlowDataConfig
+    audio: AudioConfig
+    loss: WaveGlowLossConfig
+    model: WaveGlowConfig
+
+    def __post_init__(self) -> None:
+        if self.data.segment_length % self.model.groups:
+            raise ValueError(
+                f"--segment-length must be a multiple of --groups {self.model.groups}, "
+                f"got {self.data.segment_length}"
+            )
+
+    def flat(self) -> dict[str, Any]:
+        """By flag name, as the log shows them."""
+        groups = (vars(group) for group in vars(self).values())
+        return {name: value for group in groups for name, value in group.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A checkpoint whose weights and settings a run begins with."""
+
+    path: Path
+    model: WaveGlow
+    continues: bool  # the training that it belongs to; else only with its weights
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains, or validates with `--epochs 0`."""
+    configure_console()
+    parser = FlagParser(
+        "Trains WaveGlow on recordings, or validates a checkpoint with --epochs 0.",
+        *get_type_hints(Settings).values(),
+        defaults=DEFAULTS,
+        prog="waveglow.train",
+    )
+    given = parser.parse(argv)
+    try:
+        run = parser.build(RunConfig, given)
+        processes = Processes(run.cuda)
+        check_outputs(run)
+        start = find_start(run, parser.build(StartConfig, given))
+        settings = resolve_settings(parser, given, start)
+        trainer = make_trainer(settings, start, processes)
+        if start is not None and start.continues:
+            trainer.restore({"WaveGlow": start.path})
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    train_to_end(trainer, parser.prog)
+
+
+def find_start(run: RunConfig, start: StartConfig) -> Start | None:
+    """The checkpoint that `--resume`, `--checkpoint-path` or `--init-from-checkpoint` leads to."""
+    latest = checkpoint_to_resume(run, WaveGlowTask.files)
+    if latest is not None:
+        return load_start("--resume", latest["WaveGlow"], continues=True)
+    if start.checkpoint_path is not None:
+        return load_start("--checkpoint-path", start.checkpoint_path, continues=True)
+    if start.init_from_checkpoint is not None:
+        return load_start("--init-from-checkpoint", start.init_from_checkpoint, continues=False)
+    return None
+
+
+def load_start(flag: str, path: Path, *, continues: bool) -> Start:
+    """The checkpoint that a flag leads to; errors name both."""
+    try:
+        model = load_vocoder(path, fold=False)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{flag} {error}") from error
+    if not isinstance(model, WaveGlow):
+        raise ValueError(f"{flag} {path}: a HiFi-GAN, not a WaveGlow: train it with hifigan.train")
+    return Start(path=path, model=model, continues=continues)
+
+
+def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start | None) -> Settings:
+    """Settings from, in rising rank: defaults, the checkpoint, the command line."""
+    sizes, audio = {}, {}
+    if start is not None:
+        sizes, audio = vars(start.model.config), vars(start.model.audio)
+    settings = Settings(
+        run=parser.build(RunConfig, given),
+        start=parser.build(StartConfig, given),
+        optimization=parser.build(OptimizerConfig, given),
+        data=parser.build(WaveGlowDataConfig, given),
+        audio=parser.build(AudioConfig, audio, given),
+        loss=parser.build(WaveGlowLossConfig, given),
+        model=parser.build(WaveGlowConfig, sizes, given),
+    )
+    if start is not None:
+        check_as_trained(
+            start.path,
+            (settings.model, start.model.config),
+            (settings.audio, start.model.audio),
+        )
+    return settings
+
+
+def make_trainer(settings: Settings, start: Start | None, processes: Processes) -> Trainer:
+    """Everything that a run consists of, put together; checks the data first."""
+    run, audio = settings.run, settings.audio
+    seed_everything(run, processes)
+    model = start.model if start else WaveGlow(settings.model, audio.hop_length, audio.win_length)
+    training, validation = read_datasets(settings)
+    check_steps(run, len(training), processes)
+    task = WaveGlowTask(
+        model.to(processes.device),
+        run=run,
+        optimization=settings.optimization,
+        loss=settings.loss,
+        audio=audio,
+        setup=setup_of(audio),
+        processes=processes,
+    )
+
+    def loader(
+        clips: Sequence[Utterance], segment_length: int | None, seed: int | None
+    ) -> DataLoader:
+        dataset = WaveGlowDataset(clips, audio, segment_length=segment_length, seed=run.seed)
+        batch_size = 1 if segment_length is None else run.batch_size  # whole clips differ in length
+        batches = EpochBatches(len(dataset), batch_size, processes, seed)
+        return make_loader(dataset, batches, collate_segments, run.num_workers, pin_memory=run.cuda)
+
+    return Trainer(
+        task,
+        run,
+        loader(training, settings.data.segment_length, run.seed),
+        loader(validation, None, None),
+        processes,
+        make_report(run, settings.flat(), processes),
+    )
+
+
+def read_datasets(settings: Settings) -> tuple[list[Utterance], list[Utterance]]:
+    """The clips to train and to validate on, without problems."""
+    check = RecordingCheck(
+        dataset_path=settings.data.dataset_path,
+        audio=settings.audio,
+        bad_list=settings.run.output / "skipped_clips.txt",
+        skip_bad=settings.data.skip_bad,
+        num_workers=settings.run.num_workers,
+    )
+    return check.read(settings.data.training_files, settings.data.validation_files)
+
+
+if __name__ == "__main__":
+    main()
