@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,10 @@ logger = logging.getLogger(__name__)
 # What the public recipe's own inference assumes of a checkpoint that does not say.
 ASSUMED_SETUP = {"text_cleaners": ["english_cleaners_v2"]}
 
+Trained = TypeVar("Trained", HiFiGAN, WaveGlow)
 NeuralVocoder = HiFiGAN | WaveGlow
 VOCODERS = {HiFiGAN: "hifigan", WaveGlow: "waveglow"}
+TITLES = {HiFiGAN: "HiFi-GAN", WaveGlow: "WaveGlow"}
 # What a file may turn out to be, and what to do about it where another was expected.
 FOREIGN = {
     "fastpitch": "a FastPitch: name it with --fastpitch",
@@ -125,6 +127,33 @@ def load_vocoder(
     if fold:
         fold_norms(vocoder)
     return vocoder.to(device).eval()
+
+
+def load_vocoder_to_train(
+    flag: str,
+    path: Path,
+    model_class: type[Trained],
+    config: Path | None = None,
+) -> Trained:
+    """Loads a vocoder whose training begins or goes on with its weights.
+
+    Args:
+        flag: that led to the file, for errors
+        path: as for `load_vocoder`
+        model_class: HiFiGAN or WaveGlow, which it must be
+        config: as for `load_vocoder`
+    """
+    try:
+        vocoder = load_vocoder(path, config=config, fold=False)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{flag} {error}") from error
+    if not isinstance(vocoder, model_class):
+        expected, found = TITLES[model_class], TITLES[type(vocoder)]
+        raise ValueError(
+            f"{flag} {path}: a {found}, not a {expected}: train it with "
+            f"{VOCODERS[type(vocoder)]}.train"
+        )
+    return vocoder
 
 
 def vocoder_name(vocoder: NeuralVocoder) -> str:

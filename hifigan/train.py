@@ -45,7 +45,7 @@ from hifigan.data_function import HiFiGANDataset
 from hifigan.discriminators import Discriminators
 from hifigan.model import HiFiGAN
 from hifigan.task import HiFiGANTask, discriminator_weights
-from models import load_vocoder
+from models import load_vocoder_to_train
 
 # Of RunConfig's fields, those that the public recipe sets otherwise for HiFi-GAN.
 DEFAULTS = {
@@ -129,7 +129,7 @@ def find_start(parser: FlagParser, given: Mapping[str, Any]) -> Start | None:
     fine_tuning = parser.build(HiFiGANDataConfig, given).fine_tuning
     gen_name, discrim_name = HiFiGANTask.files
     files = checkpoint_to_resume(parser.build(RunConfig, given), HiFiGANTask.files)
-    continues = files is not None
+    resumes = continues = files is not None
     if files is None:
         named = {gen_name: flags.checkpoint_path_gen, discrim_name: flags.checkpoint_path_discrim}
         files = {name: path for name, path in named.items() if path is not None}
@@ -144,9 +144,11 @@ def find_start(parser: FlagParser, given: Mapping[str, Any]) -> Start | None:
                 f"--checkpoint-path-discrim {files[discrim_name]}: holds no discriminators (mpd, "
                 f"msd), but {', '.join(discriminators)}: name hifigan_discrim_checkpoint_N.pt"
             )
+    flag = "--resume" if resumes else "--checkpoint-path-gen"
+    generator = load_vocoder_to_train(flag, files[gen_name], HiFiGAN, flags.hifigan_config)
     return Start(
         files=files,
-        generator=load_vocoder(files[gen_name], config=flags.hifigan_config, fold=False),
+        generator=generator,
         discriminators=discriminators,
         continues=continues,
     )

@@ -28,7 +28,7 @@ from common.recordings import RecordingCheck
 from common.segments import collate_segments
 from common.tb_dllogger import configure_console
 from common.trainer import Trainer
-from models import load_vocoder
+from models import load_vocoder_to_train
 from waveglow.arg_parser import WaveGlowConfig, WaveGlowDataConfig, WaveGlowLossConfig
 from waveglow.data_function import WaveGlowDataset
 from waveglow.model import WaveGlow
@@ -107,24 +107,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 def find_start(run: RunConfig, start: StartConfig) -> Start | None:
     """The checkpoint that `--resume`, `--checkpoint-path` or `--init-from-checkpoint` leads to."""
     latest = checkpoint_to_resume(run, WaveGlowTask.files)
-    if latest is not None:
-        return load_start("--resume", latest["WaveGlow"], continues=True)
-    if start.checkpoint_path is not None:
-        return load_start("--checkpoint-path", start.checkpoint_path, continues=True)
-    if start.init_from_checkpoint is not None:
-        return load_start("--init-from-checkpoint", start.init_from_checkpoint, continues=False)
+    candidates = {
+        "--resume": latest["WaveGlow"] if latest else None,
+        "--checkpoint-path": start.checkpoint_path,
+        "--init-from-checkpoint": start.init_from_checkpoint,
+    }
+    for flag, path in candidates.items():
+        if path is not None:
+            model = load_vocoder_to_train(flag, path, WaveGlow)
+            return Start(path=path, model=model, continues=flag != "--init-from-checkpoint")
     return None
-
-
-def load_start(flag: str, path: Path, *, continues: bool) -> Start:
-    """The checkpoint that a flag leads to; errors name both."""
-    try:
-        model = load_vocoder(path, fold=False)
-    except (ValueError, FileNotFoundError) as error:
-        raise ValueError(f"{flag} {error}") from error
-    if not isinstance(model, WaveGlow):
-        raise ValueError(f"{flag} {path}: a HiFi-GAN, not a WaveGlow: train it with hifigan.train")
-    return Start(path=path, model=model, continues=continues)
 
 
 def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start | None) -> Settings:
