@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Trains HiFi-GAN on recordings, or with --fine-tuning on mels that FastPitch made of them.",
         *get_type_hints(Settings).values(),
         defaults=DEFAULTS,
-        prog="hifigan.train",
+        prog="python -m hifigan.train",
     )
     given = parser.parse(argv)
     try:

@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Trains WaveGlow on recordings, or validates a checkpoint with --epochs 0.",
         *get_type_hints(Settings).values(),
         defaults=DEFAULTS,
-        prog="waveglow.train",
+        prog="python -m waveglow.train",
     )
     given = parser.parse(argv)
     try:

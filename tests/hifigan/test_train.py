@@ -362,6 +362,6 @@ def test_the_mel_loss_of_held_out_real_clips_at_least_halves(shared, tmp_path):
     for part, chosen in (("train", names[:20]), ("val", names[-2:])):
         (tmp_path / f"{part}.txt").write_text("".join(f"{name}\n" for name in chosen))
     before, after = mel_losses(
-        folder, tmp_path, tmp_path / "train.txt", tmp_path / "val.txt", 50, "0.96"
+        folder, tmp_path, tmp_path / "train.txt", tmp_path / "val.txt", 80, "0.97"
     )
     assert max(after) < before / 2
