@@ -70,11 +70,6 @@ class Settings:
     loss: FastPitchLossConfig
     model: FastPitchConfig
 
-    def flat(self) -> dict[str, Any]:
-        """By flag name, as the log shows them."""
-        groups = (vars(group) for group in vars(self).values())
-        return {name: value for group in groups for name, value in group.items()}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
@@ -228,7 +223,7 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
         loader(training, run.batch_size, run.seed),
         loader(validation, VALIDATION_BATCH_SIZE, None),
         processes,
-        make_report(run, settings.flat(), processes),
+        make_report(run, settings, processes),
     )
 
 

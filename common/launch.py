@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +85,15 @@ def seed_everything(run: RunConfig, processes: Processes) -> None:
     torch.backends.cudnn.benchmark = run.cudnn_benchmark
 
 
-def make_report(
-    run: RunConfig, settings: Mapping[str, Any], processes: Processes
-) -> TrainingLogger:
-    """Where this process reports to, told every setting of the run."""
+def make_report(run: RunConfig, settings: Any, processes: Processes) -> TrainingLogger:
+    """Where this process reports to, told every setting of the run.
+
+    Args:
+        settings: a dataclass of configs, whose fields are named by their flags
+    """
     report = FileLogger(run.output, run.log_file) if processes.is_main else NullLogger()
-    report.parameters(settings)
+    groups = (vars(config) for config in vars(settings).values())
+    report.parameters({name: value for group in groups for name, value in group.items()})
     return report
 
 

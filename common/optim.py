@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.config import OptimizerConfig
+
 SETTINGS = ("betas", "eps", "weight_decay")
 
 
@@ -101,6 +103,18 @@ class UpdateRule:
     eps: float
     weight_decay: float
     max_grad_norm: float
+
+    @classmethod
+    def of(cls, config: OptimizerConfig, betas: tuple[float, float], eps: float) -> UpdateRule:
+        """The rule that flags ask for, with what they leave open."""
+        return cls(
+            name=config.optimizer,
+            learning_rate=config.learning_rate,
+            betas=betas,
+            eps=eps,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.grad_clip_thresh,
+        )
 
 
 def make_optimizer(rule: UpdateRule, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

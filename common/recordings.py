@@ -4,83 +4,73 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from common.checks import leave_out_bad
 from common.clips import ClipFacts, examine_clips
-from common.config import AudioConfig
+from common.config import AudioConfig, ClipsConfig, RunConfig
 from common.filelists import Problem, Utterance, clip_identity, parse_filelists
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecordingCheck:
-    """Reads file lists for a vocoder and leaves no problem for later.
+def read_recordings(
+    clips: ClipsConfig, audio: AudioConfig, run: RunConfig, mels_dir: Path | None = None
+) -> tuple[list[Utterance], list[Utterance]]:
+    """The clips to train on and those to validate on, without problems; their texts are empty.
 
-    Only the first column counts, so that every file list of the recipe will do.
+    Only the first column of a file list counts, so that every list of the recipe will do.
 
     Args:
+        clips: where they are
         audio: settings of the vocoder
-        bad_list: where the clips that `skip_bad` leaves out are listed
+        run: its output is where the clips that `--skip-bad` leaves out are listed
         mels_dir: of mels, `<name>.npy`, that every clip needs; None where it needs none
+
+    Raises:
+        FileNotFoundError: a file list is missing
+        BadDataset: there are problems and they may not be left out, or no clip is left
     """
-
-    dataset_path: Path
-    audio: AudioConfig
-    bad_list: Path
-    mels_dir: Path | None = None
-    skip_bad: bool = False
-    num_workers: int = 1
-
-    def read(
-        self, training_files: Iterable[Path], validation_files: Iterable[Path]
-    ) -> tuple[list[Utterance], list[Utterance]]:
-        """The clips to train on and those to validate on; their texts are empty.
-
-        Raises:
-            FileNotFoundError: a file list is missing
-            BadDataset: there are problems and `skip_bad` is off, or no clip is left
-        """
-        training, malformed = self._parse(training_files)
-        validation, more = self._parse(validation_files)
-        clips = [*training, *validation]
-        facts = examine_clips(clips, self.audio, num_workers=self.num_workers)
-        problems = [*malformed, *more, *_find_overlap(training, validation)]
-        for clip, fact in zip(clips, facts, strict=True):
-            messages = [*fact.faults, *self._find_faults(clip, fact)]
-            problems += [Problem(clip.source, clip.audio, message) for message in messages]
-        return leave_out_bad(
-            problems,
-            training,
-            validation,
-            need_validation=True,
-            skip_bad=self.skip_bad,
-            bad_list=self.bad_list,
-        )
-
-    def _parse(self, files: Iterable[Path]) -> tuple[list[Utterance], list[Problem]]:
-        return parse_filelists(files, self.dataset_path, n_speakers=1, audio_only=True)
-
-    def _find_faults(self, clip: Utterance, facts: ClipFacts) -> list[str]:
-        if facts.faults:
-            return []
-        rate = self.audio.sampling_rate
-        if facts.sampling_rate != rate:
-            return [
-                f"recorded at {facts.sampling_rate} Hz, --sampling-rate is {rate}: store it at "
-                f"{rate} Hz, or train at its own rate"
-            ]
-        if self.mels_dir is None:
-            return []
-        fault = _find_mel_fault(mel_path(self.mels_dir, clip), facts, self.audio)
-        return [] if fault is None else [fault]
+    training, malformed = _parse(clips.training_files, clips.dataset_path)
+    validation, more = _parse(clips.validation_files, clips.dataset_path)
+    everything = [*training, *validation]
+    facts = examine_clips(everything, audio, num_workers=run.num_workers)
+    problems = [*malformed, *more, *_find_overlap(training, validation)]
+    for clip, fact in zip(everything, facts, strict=True):
+        messages = fact.faults or _find_faults(clip, fact, audio, mels_dir)
+        problems += [Problem(clip.source, clip.audio, message) for message in messages]
+    return leave_out_bad(
+        problems,
+        training,
+        validation,
+        need_validation=True,
+        skip_bad=clips.skip_bad,
+        bad_list=run.output / "skipped_clips.txt",
+    )
 
 
 def mel_path(mels_dir: Path, clip: Utterance) -> Path:
     """Where the mel is that a clip is made from in fine-tuning."""
     return mels_dir / f"{clip.name}.npy"
+
+
+def _parse(files: Iterable[Path], dataset_path: Path) -> tuple[list[Utterance], list[Problem]]:
+    return parse_filelists(files, dataset_path, n_speakers=1, audio_only=True)
+
+
+def _find_faults(
+    clip: Utterance, facts: ClipFacts, audio: AudioConfig, mels_dir: Path | None
+) -> list[str]:
+    rate = audio.sampling_rate
+    if facts.sampling_rate != rate:
+        return [
+            f"recorded at {facts.sampling_rate} Hz, --sampling-rate is {rate}: store it at "
+            f"{rate} Hz, or train at its own rate"
+        ]
+    if mels_dir is None:
+        return []
+    fault = _find_mel_fault(mel_path(mels_dir, clip), facts, audio)
+    return [] if fault is None else [fault]
 
 
 def _find_overlap(training: Sequence[Utterance], validation: Sequence[Utterance]) -> list[Problem]:

@@ -13,8 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
-from common.audio import LOG_FLOOR
+from common.audio import LOG_FLOOR, read_audio
+from common.config import AudioConfig, RunConfig
+from common.distributed import Processes
+from common.filelists import Utterance
+from common.loaders import EpochBatches, make_loader
 from common.sequences import pad_sequences
 
 
@@ -46,6 +51,59 @@ class Segment:
     audio: Tensor
     mel: Tensor | None = None
     path: Path
+
+
+class SegmentDataset(Dataset):
+    """Reads pieces of recordings.
+
+    An item is asked for by (epoch, index): where its segment begins depends on these two and the
+    seed alone, whatever process reads it and in whatever order.
+
+    Args:
+        clips: in the order of the indices
+        audio: settings of the mels
+        segment_length: samples; None gives whole clips, cut to whole frames
+        seed: of where segments begin
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Utterance],
+        audio: AudioConfig,
+        *,
+        segment_length: int | None,
+        seed: int,
+    ) -> None:
+        self.clips = clips
+        self.audio = audio
+        self.segment_length = segment_length
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: tuple[int, int]) -> Segment:
+        epoch, index = key
+        whole = self.read(self.clips[index])
+        if self.segment_length is None:
+            return cut_to_hops(whole, self.audio.hop_length)
+        rng = random.Random(f"{self.seed} {epoch} {index}")
+        return cut_segment(whole, self.segment_length, self.audio.hop_length, rng)
+
+    def read(self, clip: Utterance) -> Segment:
+        """A whole clip."""
+        samples = torch.from_numpy(read_audio(clip.audio, self.audio.sampling_rate))
+        return Segment(audio=samples, path=clip.audio)
+
+
+def make_segment_loader(
+    dataset: SegmentDataset, run: RunConfig, processes: Processes, *, shuffle: bool
+) -> DataLoader:
+    """A loader of segments in shuffled batches; or of clips in their order, one at a time since
+    they differ in length."""
+    batch_size, seed = (run.batch_size, run.seed) if shuffle else (1, None)
+    batches = EpochBatches(len(dataset), batch_size, processes, seed)
+    return make_loader(dataset, batches, collate_segments, run.num_workers, pin_memory=run.cuda)
 
 
 def collate_segments(segments: Sequence[Segment]) -> AudioBatch:

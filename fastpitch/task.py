@@ -59,14 +59,7 @@ class FastPitchTask:
         self.audio = audio
         self.setup = dict(setup)
         self.processes = processes
-        rule = UpdateRule(
-            name=optimization.optimizer,
-            learning_rate=optimization.learning_rate,
-            betas=BETAS,
-            eps=EPS,
-            weight_decay=optimization.weight_decay,
-            max_grad_norm=optimization.grad_clip_thresh,
-        )
+        rule = UpdateRule.of(optimization, BETAS, EPS)
         self.learner = Learner(model, rule, run, processes)
 
     def train_step(self, micro_batches: Sequence[Batch], progress: Progress) -> Metrics:

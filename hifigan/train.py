@@ -25,9 +25,8 @@ from common.launch import (
     seed_everything,
     train_to_end,
 )
-from common.loaders import EpochBatches, make_loader
-from common.recordings import RecordingCheck
-from common.segments import collate_segments
+from common.recordings import read_recordings
+from common.segments import make_segment_loader
 from common.tb_dllogger import configure_console
 from common.trainer import Trainer
 from hifigan.arg_parser import (
@@ -82,11 +81,6 @@ class Settings:
                 f"--segment-size must be a multiple of --hop-length {self.audio.hop_length}, "
                 f"got {self.data.segment_size}"
             )
-
-    def flat(self) -> dict[str, Any]:
-        """By flag name, as the log shows them."""
-        groups = (vars(group) for group in vars(self).values())
-        return {name: value for group in groups for name, value in group.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,13 +184,11 @@ def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start 
 
 def make_trainer(settings: Settings, start: Start | None, processes: Processes) -> Trainer:
     """Everything that a run consists of, put together; checks the data first."""
-    run = settings.run
+    run, data, audio = settings.run, settings.data, settings.audio
     seed_everything(run, processes)
-    training, validation = read_datasets(settings)
+    training, validation = read_recordings(data, audio, run, data.input_mels_dir)
     check_steps(run, len(training), processes)
-    generator = (
-        start.generator if start else HiFiGAN(settings.generator, settings.audio.n_mel_channels)
-    )
+    generator = start.generator if start else HiFiGAN(settings.generator, audio.n_mel_channels)
     discriminators = Discriminators(settings.discriminators)
     if start is not None and start.discriminators is not None:
         weights = discriminator_weights(start.discriminators)
@@ -206,47 +198,32 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
         discriminators.to(processes.device),
         run=run,
         optimization=resolve_learning_rate(settings),
-        audio=settings.audio,
+        audio=audio,
         mel_fmax_loss=settings.loss.mel_fmax_loss,
-        setup=setup_of(settings.audio) | {"num_mels": settings.audio.n_mel_channels},
+        setup=setup_of(audio) | {"num_mels": audio.n_mel_channels},
         processes=processes,
     )
 
     def loader(
-        clips: Sequence[Utterance], segment_size: int | None, seed: int | None
+        clips: Sequence[Utterance], segment_length: int | None, *, shuffle: bool
     ) -> DataLoader:
         dataset = HiFiGANDataset(
             clips,
-            settings.audio,
-            segment_size=segment_size,
-            mels_dir=settings.data.input_mels_dir,
+            audio,
+            segment_length=segment_length,
+            mels_dir=data.input_mels_dir,
             seed=run.seed,
         )
-        batch_size = 1 if segment_size is None else run.batch_size  # whole clips differ in length
-        batches = EpochBatches(len(dataset), batch_size, processes, seed)
-        return make_loader(dataset, batches, collate_segments, run.num_workers, pin_memory=run.cuda)
+        return make_segment_loader(dataset, run, processes, shuffle=shuffle)
 
     return Trainer(
         task,
         run,
-        loader(training, settings.data.segment_size, run.seed),
-        loader(validation, None, None),
+        loader(training, data.segment_size, shuffle=True),
+        loader(validation, None, shuffle=False),
         processes,
-        make_report(run, settings.flat(), processes),
+        make_report(run, settings, processes),
     )
-
-
-def read_datasets(settings: Settings) -> tuple[list[Utterance], list[Utterance]]:
-    """The clips to train and to validate on, without problems."""
-    check = RecordingCheck(
-        dataset_path=settings.data.dataset_path,
-        audio=settings.audio,
-        bad_list=settings.run.output / "skipped_clips.txt",
-        mels_dir=settings.data.input_mels_dir,
-        skip_bad=settings.data.skip_bad,
-        num_workers=settings.run.num_workers,
-    )
-    return check.read(settings.data.training_files, settings.data.validation_files)
 
 
 def resolve_learning_rate(settings: Settings) -> HiFiGANOptimizerConfig:

@@ -42,26 +42,14 @@ source scripts/training.sh
 : "${LOAD_MEL_FROM_DISK:=false}"
 
 check_switches RESUME AMP PHONE ENERGY APPEND_SPACES LOAD_PITCH_FROM_DISK LOAD_MEL_FROM_DISK
-[[ "$SAMPLING_RATE" == 22050 || "$SAMPLING_RATE" == 44100 ]] ||
-  fail "SAMPLING_RATE must be 22050 or 44100, got '$SAMPLING_RATE'; for other rates call train.py" \
-    "with --sampling-rate and the lengths in samples"
-
+check_sampling_rate train.py
 divide_batch 256
 
-arguments=(
-  --output "$OUTPUT_DIR"
-  --log-file "$LOG_FILE"
-  --dataset-path "$DATASET_PATH"
-  --training-files "$TRAIN_FILELIST"
-  --validation-files "$VAL_FILELIST"
-  --seed "$SEED"
-  --batch-size "$BATCH_SIZE"
-  --grad-accumulation "$GRAD_ACCUMULATION"
-  --epochs "$EPOCHS"
+begin_arguments
+arguments+=(
   --epochs-per-checkpoint "$EPOCHS_PER_CHECKPOINT"
   --validation-freq "$VALIDATION_FREQ"
   --optimizer "$OPTIMIZER"
-  --learning-rate "$LEARNING_RATE"
   --warmup-steps "$WARMUP_STEPS"
   --weight-decay 1e-6
   --grad-clip-thresh 1000.0
@@ -75,13 +63,6 @@ arguments=(
 read -ra cleaners <<<"$TEXT_CLEANERS"
 arguments+=(--text-cleaners "${cleaners[@]}")
 
-if ((SAMPLING_RATE == 44100)); then
-  arguments+=(--sampling-rate 44100 --filter-length 2048 --hop-length 512 --win-length 2048
-    --mel-fmax 22050)
-fi
-((gpus_here == 0)) || arguments+=(--cuda)
-[[ "$AMP" == false ]] || arguments+=(--amp)
-[[ "$RESUME" == false ]] || arguments+=(--resume)
 [[ -z "$CHECKPOINT" ]] || arguments+=(--checkpoint-path "$CHECKPOINT")
 [[ "$PHONE" == false ]] || arguments+=(--p-arpabet 1.0)
 [[ "$ENERGY" == false ]] || arguments+=(--energy-conditioning)

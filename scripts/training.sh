@@ -49,6 +49,35 @@ divide_batch() {
   fi
 }
 
+check_sampling_rate() {
+  [[ "$SAMPLING_RATE" == 22050 || "$SAMPLING_RATE" == 44100 ]] ||
+    fail "SAMPLING_RATE must be 22050 or 44100, got '$SAMPLING_RATE'; for other rates call $1 with" \
+      "--sampling-rate and the lengths in samples"
+}
+
+# Sets arguments to the flags that all trainings have.
+begin_arguments() {
+  arguments=(
+    --output "$OUTPUT_DIR"
+    --log-file "$LOG_FILE"
+    --dataset-path "$DATASET_PATH"
+    --training-files "$TRAIN_FILELIST"
+    --validation-files "$VAL_FILELIST"
+    --seed "$SEED"
+    --epochs "$EPOCHS"
+    --batch-size "$BATCH_SIZE"
+    --grad-accumulation "$GRAD_ACCUMULATION"
+    --learning-rate "$LEARNING_RATE"
+  )
+  ((gpus_here == 0)) || arguments+=(--cuda)
+  [[ "$AMP" == false ]] || arguments+=(--amp)
+  [[ "$RESUME" == false ]] || arguments+=(--resume)
+  if ((SAMPLING_RATE == 44100)); then
+    arguments+=(--sampling-rate 44100 --filter-length 2048 --hop-length 512 --win-length 2048
+      --mel-fmax 22050)
+  fi
+}
+
 # Replaces the script by the training. Takes what python takes: a file or -m module, and arguments.
 run_training() {
   local command=(python "$@")

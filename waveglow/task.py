@@ -60,14 +60,7 @@ class WaveGlowTask:
         self.setup = dict(setup)
         self.processes = processes
         self.mel_spectrogram = MelSpectrogram(audio, "center").to(processes.device)
-        rule = UpdateRule(
-            name=optimization.optimizer,
-            learning_rate=optimization.learning_rate,
-            betas=BETAS,
-            eps=EPS,
-            weight_decay=optimization.weight_decay,
-            max_grad_norm=optimization.grad_clip_thresh,
-        )
+        rule = UpdateRule.of(optimization, BETAS, EPS)
         self.learner = Learner(model, rule, run, processes)
 
     def train_step(self, micro_batches: Sequence[AudioBatch], progress: Progress) -> Metrics:

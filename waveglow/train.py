@@ -23,9 +23,8 @@ from common.launch import (
     seed_everything,
     train_to_end,
 )
-from common.loaders import EpochBatches, make_loader
-from common.recordings import RecordingCheck
-from common.segments import collate_segments
+from common.recordings import read_recordings
+from common.segments import make_segment_loader
 from common.tb_dllogger import configure_console
 from common.trainer import Trainer
 from models import load_vocoder_to_train
@@ -64,11 +63,6 @@ class Settings:
                 f"--segment-length must be a multiple of --groups {self.model.groups}, "
                 f"got {self.data.segment_length}"
             )
-
-    def flat(self) -> dict[str, Any]:
-        """By flag name, as the log shows them."""
-        groups = (vars(group) for group in vars(self).values())
-        return {name: value for group in groups for name, value in group.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +141,7 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
     run, audio = settings.run, settings.audio
     seed_everything(run, processes)
     model = start.model if start else WaveGlow(settings.model, audio.hop_length, audio.win_length)
-    training, validation = read_datasets(settings)
+    training, validation = read_recordings(settings.data, audio, run)
     check_steps(run, len(training), processes)
     task = WaveGlowTask(
         model.to(processes.device),
@@ -160,33 +154,19 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
     )
 
     def loader(
-        clips: Sequence[Utterance], segment_length: int | None, seed: int | None
+        clips: Sequence[Utterance], segment_length: int | None, *, shuffle: bool
     ) -> DataLoader:
         dataset = WaveGlowDataset(clips, audio, segment_length=segment_length, seed=run.seed)
-        batch_size = 1 if segment_length is None else run.batch_size  # whole clips differ in length
-        batches = EpochBatches(len(dataset), batch_size, processes, seed)
-        return make_loader(dataset, batches, collate_segments, run.num_workers, pin_memory=run.cuda)
+        return make_segment_loader(dataset, run, processes, shuffle=shuffle)
 
     return Trainer(
         task,
         run,
-        loader(training, settings.data.segment_length, run.seed),
-        loader(validation, None, None),
+        loader(training, settings.data.segment_length, shuffle=True),
+        loader(validation, None, shuffle=False),
         processes,
-        make_report(run, settings.flat(), processes),
+        make_report(run, settings, processes),
     )
-
-
-def read_datasets(settings: Settings) -> tuple[list[Utterance], list[Utterance]]:
-    """The clips to train and to validate on, without problems."""
-    check = RecordingCheck(
-        dataset_path=settings.data.dataset_path,
-        audio=settings.audio,
-        bad_list=settings.run.output / "skipped_clips.txt",
-        skip_bad=settings.data.skip_bad,
-        num_workers=settings.run.num_workers,
-    )
-    return check.read(settings.data.training_files, settings.data.validation_files)
 
 
 if __name__ == "__main__":

@@ -38,37 +38,22 @@ source scripts/training.sh
 : "${CHECKPOINT_DISCRIM:=}"
 
 check_switches RESUME AMP
-[[ "$SAMPLING_RATE" == 22050 || "$SAMPLING_RATE" == 44100 ]] ||
-  fail "SAMPLING_RATE must be 22050 or 44100, got '$SAMPLING_RATE'; for other rates call" \
-    "hifigan.train with --sampling-rate, the lengths in samples and --upsample-rates"
+check_sampling_rate hifigan.train
 divide_batch 128
 
-arguments=(
-  --output "$OUTPUT_DIR"
-  --log-file "$LOG_FILE"
-  --dataset-path "$DATASET_PATH"
-  --training-files "$TRAIN_FILELIST"
-  --validation-files "$VAL_FILELIST"
-  --seed "$SEED"
-  --batch-size "$BATCH_SIZE"
-  --grad-accumulation "$GRAD_ACCUMULATION"
-  --epochs "$EPOCHS"
+begin_arguments
+arguments+=(
   --checkpoint-interval "$CHECKPOINT_INTERVAL"
   --validation-interval "$VALIDATION_INTERVAL"
   --samples-interval "$SAMPLES_INTERVAL"
-  --learning-rate "$LEARNING_RATE"
   --lr-decay "$LEARNING_RATE_DECAY"
 )
 if ((SAMPLING_RATE == 44100)); then
-  arguments+=(--sampling-rate 44100 --filter-length 2048 --hop-length 512 --win-length 2048
-    --mel-fmax 22050 --segment-size 16384
-    --upsample-rates "[8,8,4,2]" --upsample-kernel-sizes "[16,16,8,4]")
+  arguments+=(--segment-size 16384 --upsample-rates "[8,8,4,2]"
+    --upsample-kernel-sizes "[16,16,8,4]")
 fi
 # A checkpoint says which generator it is.
 [[ -n "$CHECKPOINT_GEN" ]] || arguments+=(--variant "$VARIANT")
-((gpus_here == 0)) || arguments+=(--cuda)
-[[ "$AMP" == false ]] || arguments+=(--amp)
-[[ "$RESUME" == false ]] || arguments+=(--resume)
 [[ -z "$CHECKPOINT_GEN" ]] || arguments+=(--checkpoint-path-gen "$CHECKPOINT_GEN")
 [[ -z "$CHECKPOINT_DISCRIM" ]] || arguments+=(--checkpoint-path-discrim "$CHECKPOINT_DISCRIM")
 [[ -z "$FINE_TUNE_DIR" ]] || arguments+=(--fine-tuning --input-mels-dir "$FINE_TUNE_DIR"

@@ -36,37 +36,19 @@ source scripts/training.sh
 
 check_switches RESUME AMP
 check_numbers SEGMENT_LENGTH WN_CHANNELS
-[[ "$SAMPLING_RATE" == 22050 || "$SAMPLING_RATE" == 44100 ]] ||
-  fail "SAMPLING_RATE must be 22050 or 44100, got '$SAMPLING_RATE'; for other rates call" \
-    "waveglow.train with --sampling-rate and the lengths in samples"
+check_sampling_rate waveglow.train
 divide_batch 80
 
-arguments=(
-  --output "$OUTPUT_DIR"
-  --log-file "$LOG_FILE"
-  --dataset-path "$DATASET_PATH"
-  --training-files "$TRAIN_FILELIST"
-  --validation-files "$VAL_FILELIST"
-  --seed "$SEED"
-  --batch-size "$BATCH_SIZE"
-  --grad-accumulation "$GRAD_ACCUMULATION"
-  --epochs "$EPOCHS"
+begin_arguments
+arguments+=(
   --epochs-per-checkpoint "$EPOCHS_PER_CHECKPOINT"
   --validation-freq "$VALIDATION_FREQ"
   --samples-freq "$SAMPLES_FREQ"
   --optimizer "$OPTIMIZER"
-  --learning-rate "$LEARNING_RATE"
   --segment-length "$SEGMENT_LENGTH"
 )
-if ((SAMPLING_RATE == 44100)); then
-  arguments+=(--sampling-rate 44100 --filter-length 2048 --hop-length 512 --win-length 2048
-    --mel-fmax 22050)
-fi
 # A checkpoint says its size.
 [[ -n "$CHECKPOINT$INIT_FROM" ]] || arguments+=(--wn-channels "$WN_CHANNELS")
-((gpus_here == 0)) || arguments+=(--cuda)
-[[ "$AMP" == false ]] || arguments+=(--amp)
-[[ "$RESUME" == false ]] || arguments+=(--resume)
 [[ -z "$CHECKPOINT" ]] || arguments+=(--checkpoint-path "$CHECKPOINT")
 [[ -z "$INIT_FROM" ]] || arguments+=(--init-from-checkpoint "$INIT_FROM")
 

@@ -26,8 +26,8 @@ def clip(folder, samples, name="clip"):
     return Utterance(audio=path, pitch=None, text="", speaker=0, source="list.txt:1")
 
 
-def dataset(clips, segment_size=4 * HOP, mels_dir=None, seed=1):
-    return HiFiGANDataset(clips, AUDIO, segment_size=segment_size, mels_dir=mels_dir, seed=seed)
+def dataset(clips, segment_length=4 * HOP, mels_dir=None, seed=1):
+    return HiFiGANDataset(clips, AUDIO, segment_length=segment_length, mels_dir=mels_dir, seed=seed)
 
 
 def ramp(num_frames):
@@ -68,7 +68,7 @@ def test_silence_stays_silence():
 
 
 def test_a_whole_clip_is_cut_to_whole_frames(tmp_path):
-    whole = dataset([clip(tmp_path, ramp(3)[: 2 * HOP + 9])], segment_size=None)[1, 0]
+    whole = dataset([clip(tmp_path, ramp(3)[: 2 * HOP + 9])], segment_length=None)[1, 0]
     assert whole.audio.shape == (2 * HOP,)
 
 
