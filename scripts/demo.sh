@@ -43,8 +43,17 @@ model_and_training=(
   --validation-freq 4 --samples-freq 26 --epochs-per-checkpoint 13
 )
 
+# A small HiFi-GAN (V2), on a GPU only.
+vocoder_training=(
+  --variant V2
+  --batch-size 16 --learning-rate 0.0005 --lr-decay 0.995
+  --ema-decay 0.99
+  --num-workers 4
+  --validation-interval 50 --samples-interval 100 --checkpoint-interval 50
+)
+
 most_clips=240 # to train on; more would take longer than a demo may
-num_stages=6
+num_stages=7
 stage_number=0
 stage_name=""
 
@@ -63,8 +72,8 @@ end_stage() {
   stage_name=""
 }
 
-newest_checkpoint() {
-  find "$output/training" -name 'FastPitch_checkpoint_*.pt' | sort -V | tail -n 1
+newest_checkpoint() { # in a folder, of a name
+  find "$1" -name "$2_checkpoint_*.pt" | sort -V | tail -n 1
 }
 
 # Threads that wait must not take the cores from those that work: on two cores that are not all
@@ -81,9 +90,12 @@ if [[ -z "${DEMO_CORPUS:-}" ]]; then
   bash scripts/setup.sh requirements-demo.txt || true
 fi
 cuda=()
+vocoder_epochs=0
 if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   cuda=(--cuda)
+  vocoder_epochs=200
 fi
+vocoder_epochs="${DEMO_VOCODER_EPOCHS:-$vocoder_epochs}"
 
 stage "making the corpus"
 if [[ -z "${DEMO_CORPUS:-}" ]]; then
@@ -114,13 +126,25 @@ python train.py --output "$output/training" --resume "${cuda[@]}" \
   --dataset-path "$corpus" --training-files "$training_files" \
   --validation-files "$validation_files" --load-pitch-from-disk "${model_and_training[@]}"
 
+stage "training the vocoder"
+vocoder=()
+if ((vocoder_epochs > 0)); then
+  python -m hifigan.train --output "$output/vocoder" --resume --epochs "$vocoder_epochs" \
+    "${cuda[@]}" --dataset-path "$corpus" --training-files "$training_files" \
+    --validation-files "$validation_files" "${vocoder_training[@]}"
+  vocoder=(--hifigan "$(newest_checkpoint "$output/vocoder" hifigan_gen)" --denoising-strength 0.005)
+else
+  echo "No GPU here: the phrases are spoken by Griffin-Lim, since a HiFi-GAN would have to train" \
+    "for an hour or more on a CPU (DEMO_VOCODER_EPOCHS=200 does it all the same)"
+fi
+
 stage "speaking"
 python inference.py --input "$phrases" --output "$output/speech" --save-mels "${cuda[@]}" \
-  --fastpitch "$(newest_checkpoint)" --ema
+  --fastpitch "$(newest_checkpoint "$output/training" FastPitch)" --ema "${vocoder[@]}"
 
 stage "writing the report"
 python -m scripts.demo.report --output "$output/report.html" --phrases "$phrases" \
-  --speech "$output/speech" --fastpitch "$(newest_checkpoint)" \
+  --speech "$output/speech" --fastpitch "$(newest_checkpoint "$output/training" FastPitch)" \
   --log-file "$output/training/nvlog.json" --dataset-path "$corpus" \
   --training-files "$training_files" --validation-files "$validation_files" \
   --timings "$output/timings.tsv" --load-pitch-from-disk --ema
