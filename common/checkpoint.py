@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,24 @@ def load_tensors(
         if isinstance(error, pickle.UnpicklingError):  # torch's own words advise to run its code
             reason = "it holds something else than tensors and plain values"
         raise ValueError(f"{path}: not a readable {expected}, or damaged ({reason})") from error
+
+
+def not_finite(states: Any) -> list[str]:
+    """The names of tensors, in nested dicts and lists, with a value that is infinite or NaN."""
+    tensors = dict(_tensors(states))
+    flags = [tensor.isfinite().all().cpu() for tensor in tensors.values()]
+    return [name for name, is_finite in zip(tensors, flags, strict=True) if not is_finite]
+
+
+def _tensors(states: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(states, Tensor):
+        yield name, states
+    elif isinstance(states, Mapping):
+        for key, value in states.items():
+            yield from _tensors(value, f"{name}.{key}".lstrip("."))
+    elif isinstance(states, list | tuple):
+        for index, value in enumerate(states):
+            yield from _tensors(value, f"{name}.{index}".lstrip("."))
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:

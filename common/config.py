@@ -196,6 +196,9 @@ class RunConfig:
     )
     step_logs_interval: int = flag(1, help="steps between lines in the log")
     seed: int = flag(1234, help="seed of every random generator")
+    max_bad_steps: int = flag(
+        20, help="stop after so many steps in a row without a finite loss and gradient"
+    )
     cuda: bool = flag(False, help="run on a GPU")
     amp: bool = flag(False, help="mixed precision")
     cudnn_benchmark: bool = flag(False, help="let cuDNN search for the fastest algorithms")
@@ -222,6 +225,7 @@ class RunConfig:
             require(getattr(self, name) >= 0, name, "must not be negative", getattr(self, name))
         if self.epochs_this_job is not None:
             require(
+            "max_bad_steps",
                 self.epochs_this_job > 0,
                 "epochs_this_job",
                 "must be positive",

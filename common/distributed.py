@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -61,6 +62,14 @@ class Processes:
         total = values.clone()
         dist.all_reduce(total)
         return total
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes by rank, on every process: plain values and CPU tensors."""
+        if self.world_size == 1:
+            return [value]
+        values = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
     def close(self) -> None:
         """Says goodbye to the others."""

@@ -16,8 +16,9 @@ from common.cli import flag_name
 from common.config import RunConfig
 from common.distributed import Processes
 from common.files import check_file, check_folder
+from common.precision import set_tf32
 from common.tb_dllogger import FileLogger, NullLogger, TrainingLogger
-from common.trainer import Trainer
+from common.trainer import Trainer, TrainingFailed
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def seed_everything(run: RunConfig, processes: Processes) -> None:
     """Makes runs repeat; every process draws its own random numbers."""
     torch.manual_seed(run.seed + processes.rank)
     torch.backends.cudnn.benchmark = run.cudnn_benchmark
+    set_tf32(not run.no_tf32, processes.device)
 
 
 def make_report(run: RunConfig, settings: Any, processes: Processes) -> TrainingLogger:
@@ -98,13 +100,14 @@ def make_report(run: RunConfig, settings: Any, processes: Processes) -> Training
 
 
 def train_to_end(trainer: Trainer, program: str) -> None:
-    """Trains; ends with exit code 130 when interrupted and 1 when files cannot be written."""
+    """Trains; ends with exit code 130 when interrupted, and with 1 when files cannot be written or
+    too many steps were not finite."""
     try:
         trainer.fit()
     except KeyboardInterrupt:
         logger.warning("Interrupted: the same command with --resume continues")
         sys.exit(130)
-    except OSError as error:
+    except (OSError, TrainingFailed) as error:
         logger.error("%s: stopped: %s", program, error)
         sys.exit(1)
     finally:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.checkpoint import CheckpointFolder, load_checkpoint
+from common.bad_steps import BadSteps, TrainingFailed
+from common.checkpoint import CheckpointFolder, load_checkpoint, not_finite
 from common.config import RunConfig
 from common.distributed import Processes
 from common.metrics import Metrics, PendingMetrics, Stopwatch, WeightedMeans
@@ -50,7 +51,10 @@ class Task(Protocol):
     files: Sequence[str]  # names of a checkpoint's files; the last is needed only to continue
 
     def train_step(self, micro_batches: Sequence[Any], progress: Progress) -> Metrics:
-        """One optimizer step; this process's share of the means over the global batch."""
+        """One optimizer step; this process's share of the means over the global batch.
+
+        Where the step may be skipped, `bad_step` among them says so: its shares add up to 1.
+        """
 
     def eval_step(self, batch: Any) -> dict[str, tuple[Metrics, Tensor]]:
         """For each scope (val, val_ema): means over a batch, and how much they weigh."""
@@ -98,6 +102,7 @@ class Trainer:
         self.processes = processes
         self.report = report
         self.checkpoints = CheckpointFolder(run.output, task.files, run.keep_milestones)
+        self.bad_steps = BadSteps(processes, run.max_bad_steps)
         self.steps_per_epoch = len(train_loader) // run.grad_accumulation
         self.epoch = 0  # epochs done
         self.step = 0
@@ -127,7 +132,11 @@ class Trainer:
         logger.info("Resumed from %s: epoch %d, step %d", where, self.epoch, self.step)
 
     def fit(self) -> None:
-        """Trains up to the last epoch; with `--epochs 0`, only validates."""
+        """Trains up to the last epoch; with `--epochs 0`, only validates.
+
+        Raises:
+            TrainingFailed: too many steps in a row were not finite, or the weights are not
+        """
         if self.run.epochs == 0:
             self._validate(self.epoch)
             return
@@ -147,9 +156,12 @@ class Trainer:
                 self._show_samples(epoch)
             if epoch % self.run.epochs_per_checkpoint == 0 or is_last:
                 self._save(epoch)
-        self.report.log("train_avg", (), _means(epochs[-self.run.benchmark_epochs_num :]))
+        means = _means(epochs[-self.run.benchmark_epochs_num :])
+        if means:
+            self.report.log("train_avg", (), means)
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
+        """The means over the epoch's good steps."""
         self.train_loader.batch_sampler.epoch = epoch
         epoch_watch = watch = Stopwatch()
         unread, steps = PendingMetrics(self.processes), []
@@ -160,18 +172,23 @@ class Trainer:
             shares = self.task.train_step(micro_batches, Progress(epoch=epoch, step=self.step))
             frames = sum(self.task.num_frames(batch) for batch in micro_batches)
             unread.add(shares | {"frames": frames})
+            self.bad_steps.add(self.step, micro_batches, shares)
             if iteration % self.run.step_logs_interval and iteration < self.steps_per_epoch:
                 continue
             rows = unread.read()  # the only synchronization
             seconds, watch = watch.seconds, Stopwatch()
             speed = {"frames/s": sum(row.pop("frames") for row in rows) / seconds}
-            steps += [row | speed | {"took": seconds / len(rows)} for row in rows]
-            metrics = steps[-1]
-            self.report.log("train", (epoch, iteration, self.steps_per_epoch), metrics)
-            bar.set_postfix_str(f"loss {metrics['loss']:.4g}, {metrics['frames/s']:,.0f} frames/s")
+            speed["took"] = seconds / len(rows)
+            good = [row | speed for row in self.bad_steps.read(rows)]
+            if not good:
+                continue
+            steps += good
+            self.report.log("train", (epoch, iteration, self.steps_per_epoch), good[-1])
+            bar.set_postfix_str(f"loss {good[-1]['loss']:.4g}, {speed['frames/s']:,.0f} frames/s")
         means = _means(steps)
-        means["took"] = epoch_watch.seconds
-        self.report.log("train_avg", (epoch,), means)
+        if means:
+            means["took"] = epoch_watch.seconds
+            self.report.log("train_avg", (epoch,), means)
         return means
 
     def _validate(self, epoch: int) -> None:
@@ -208,6 +225,11 @@ class Trainer:
             return
         states = self.task.state_dict(Progress(epoch=epoch, step=self.step))
         states[self.task.files[-1]]["random_state"] = _random_state()
+        if broken := not_finite(states):
+            raise TrainingFailed(
+                f"after step {self.step}, {', '.join(broken[:3])} and so on are not finite: no "
+                "checkpoint is saved; --resume continues from the last good one"
+            )
         self.checkpoints.save(epoch, states)
 
 
@@ -223,4 +245,5 @@ def _set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    rows = [row for row in rows if row]  # an epoch may have had no good step
+    return {name: sum(row[name] for row in rows) / len(rows) for name in (rows[0] if rows else ())}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from common.bad_steps import TrainingFailed
 from common.checkpoint import load_checkpoint, load_weights
 from common.config import RunConfig
 from common.distributed import Processes
@@ -28,9 +29,10 @@ class Numbers:
     """A batch."""
 
     values: Tensor  # (B)
+    paths: list[Path]
 
     def to(self, device: torch.device) -> Numbers:
-        return Numbers(values=self.values.to(device))
+        return replace(self, values=self.values.to(device))
 
 
 class FixedNumbers(Dataset):
@@ -40,12 +42,13 @@ class FixedNumbers(Dataset):
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, key: tuple[int, int]) -> Tensor:
-        return self.values[key[1]]
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Path]:
+        return self.values[key[1]], Path(f"clip{key[1]}.wav")
 
 
-def collate(values: Sequence[Tensor]) -> Numbers:
-    return Numbers(values=torch.stack(values))
+def collate(samples: Sequence[tuple[Tensor, Path]]) -> Numbers:
+    values, paths = zip(*samples, strict=True)
+    return Numbers(values=torch.stack(values), paths=list(paths))
 
 
 class FindMean:
@@ -59,6 +62,9 @@ class FindMean:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
         self.seen: list[tuple[Progress, list[int]]] = []
         self.interrupt_at: int | None = None
+        self.corrupt_at: int | None = None
+        self.poisoned: set[int] = set()  # steps whose loss is made NaN
+        self.overflowing: set[int] = set()  # steps whose gradient alone is not finite
 
     def train_step(self, micro_batches: Sequence[Numbers], progress: Progress) -> dict[str, Tensor]:
         if progress.step == self.interrupt_at:
@@ -67,9 +73,19 @@ class FindMean:
         values = torch.cat([batch.values for batch in micro_batches])
         self.optimizer.zero_grad()
         loss = self._loss(values + 0.1 * torch.randn_like(values))
+        metrics = {"loss": loss, "lrate": torch.tensor(0.1)}
+        if self.poisoned or self.overflowing:
+            bad = progress.step in self.poisoned | self.overflowing
+            metrics |= {"bad_step": torch.tensor(float(bad)), "scale": torch.tensor(1024.0)}
+            if progress.step in self.poisoned:
+                metrics["loss"] = loss * torch.nan
+            if bad:
+                return metrics
         loss.backward()
         self.optimizer.step()
-        return {"loss": loss, "lrate": torch.tensor(0.1)}
+        if progress.step == self.corrupt_at:
+            self.model.weight.data.fill_(torch.inf)
+        return metrics
 
     def eval_step(self, batch: Numbers) -> dict[str, tuple[dict[str, Tensor], Tensor]]:
         with torch.no_grad():
@@ -352,3 +368,60 @@ def test_only_the_main_process_saves_and_shows(tmp_path):
     trainer.fit()
     assert list(tmp_path.iterdir()) == []
     assert trainer.report.shown == []
+
+
+def test_a_bad_step_is_warned_about_with_its_clips_and_left_out_of_the_means(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, epochs=1, step_logs_interval=4)
+    trainer.task.poisoned = {3}
+    trainer.fit()
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    batches = make_trainer(tmp_path, epochs=1).train_loader.batch_sampler
+    batches.epoch = 1
+    first, second = (f"clip{index}.wav" for _, index in list(batches)[2])
+    assert warning == (
+        "Step 3 was skipped: its loss is not finite (loss nan, scale 1024); "
+        f"clips: {first}, {second}"
+    )
+    assert trainer.bad_steps.in_a_row == 0, "others came after it"
+    for metrics in trainer.report.of("train").values():
+        assert "bad_step" not in metrics
+    means = trainer.report.of("train_avg")[(1,)]
+    assert "bad_step" not in means and means["loss"] > 0
+    assert means["scale"] == 1024
+
+
+def test_where_only_the_gradient_is_bad_the_loss_is_told_and_a_few_clips(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, epochs=1, batch_size=12)
+    trainer.task.overflowing = {1}
+    trainer.fit()
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("Step 1 was skipped: its gradient is not finite (loss ")
+    assert warning.count(".wav") == 8 and warning.endswith(" and 4 more")
+
+
+def test_an_epoch_without_a_good_step_has_no_means(tmp_path):
+    trainer = make_trainer(tmp_path, epochs=2)
+    trainer.task.poisoned = set(range(1, 7))
+    trainer.fit()
+    assert [step[0] for step in trainer.report.of("train")] == [2] * 6
+    averages = trainer.report.of("train_avg")
+    assert list(averages) == [(2,), ()]
+    assert averages[()]["loss"] == averages[(2,)]["loss"]
+
+
+def test_too_many_bad_steps_in_a_row_end_the_training(tmp_path):
+    trainer = make_trainer(tmp_path, epochs=9, max_bad_steps=3)
+    trainer.task.poisoned = {2, 3, 10, 11, 12}
+    with pytest.raises(TrainingFailed, match=r"^3 steps in a row .*--max-bad-steps 3"):
+        trainer.fit()
+    assert trainer.step == 12
+    assert checkpoints_in(tmp_path) == [1]
+    assert load_checkpoint(tmp_path / "FindMean_checkpoint_1.pt")["iteration"] == 6
+
+
+def test_weights_that_are_not_finite_never_reach_a_checkpoint(tmp_path):
+    trainer = make_trainer(tmp_path, epochs=3)
+    trainer.task.corrupt_at = 9
+    with pytest.raises(TrainingFailed, match=r"after step 12 .*state_dict.weight.* are not finite"):
+        trainer.fit()
+    assert checkpoints_in(tmp_path) == [1]

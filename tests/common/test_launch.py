@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How the training commands begin and end: which checkpoint they resume, with which exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.checkpoint import load_checkpoint
+from common.launch import train_to_end
+from tests.common.test_trainer import checkpoints_in, make_trainer
+
+
+def ending(trainer, caplog):
+    """Exit code and last word of a training."""
+    caplog.set_level("INFO")
+    with pytest.raises(SystemExit) as end:
+        train_to_end(trainer, "train.py")
+    return end.value.code, caplog.records[-1].message
+
+
+def test_too_many_bad_steps_end_with_code_1_and_leave_the_last_checkpoint(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, epochs=3, max_bad_steps=2)
+    trainer.task.poisoned = {8, 9}
+    code, word = ending(trainer, caplog)
+    assert code == 1
+    assert word.startswith("train.py: stopped: 2 steps in a row had no finite loss and gradient")
+    assert checkpoints_in(tmp_path) == [1]
+    assert load_checkpoint(tmp_path / "FindMean_checkpoint_1.pt")["iteration"] == 6
+
+
+def test_an_interrupt_ends_with_code_130(tmp_path, caplog):
+    trainer = make_trainer(tmp_path)
+    trainer.task.interrupt_at = 8
+    assert ending(trainer, caplog) == (
+        130,
+        "Interrupted: the same command with --resume continues",
+    )
