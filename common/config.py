@@ -195,10 +195,10 @@ class RunConfig:
         help="epochs between pictures and audio in TensorBoard",
     )
     step_logs_interval: int = flag(1, help="steps between lines in the log")
-    seed: int = flag(1234, help="seed of every random generator")
     max_bad_steps: int = flag(
         20, help="stop after so many steps in a row without a finite loss and gradient"
     )
+    seed: int = flag(1234, help="seed of every random generator")
     cuda: bool = flag(False, help="run on a GPU")
     amp: bool = flag(False, help="mixed precision")
     cudnn_benchmark: bool = flag(False, help="let cuDNN search for the fastest algorithms")
@@ -218,6 +218,7 @@ class RunConfig:
             "validation_freq",
             "samples_freq",
             "step_logs_interval",
+            "max_bad_steps",
             "benchmark_epochs_num",
         ):
             require(getattr(self, name) > 0, name, "must be positive", getattr(self, name))
@@ -225,7 +226,6 @@ class RunConfig:
             require(getattr(self, name) >= 0, name, "must not be negative", getattr(self, name))
         if self.epochs_this_job is not None:
             require(
-            "max_bad_steps",
                 self.epochs_this_job > 0,
                 "epochs_this_job",
                 "must be positive",

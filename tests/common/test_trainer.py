@@ -422,6 +422,8 @@ def test_too_many_bad_steps_in_a_row_end_the_training(tmp_path):
 def test_weights_that_are_not_finite_never_reach_a_checkpoint(tmp_path):
     trainer = make_trainer(tmp_path, epochs=3)
     trainer.task.corrupt_at = 9
-    with pytest.raises(TrainingFailed, match=r"after step 12 .*state_dict.weight.* are not finite"):
+    with pytest.raises(
+        TrainingFailed, match=r"after step 12, .*state_dict.weight.* are not finite"
+    ):
         trainer.fit()
     assert checkpoints_in(tmp_path) == [1]
