@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.audio import write_wav
 from common.cli import FlagParser, flag, flag_name
-from common.config import ONLY_COMPATIBLE, AudioConfig, TextConfig
+from common.config import AMP_DTYPES, ONLY_COMPATIBLE, AudioConfig, TextConfig
 from common.distributed import Processes
 from common.files import check_file, check_folder
 from common.griffin_lim import GriffinLim
@@ -112,6 +112,11 @@ class InferenceConfig:
 
     cuda: bool = flag(False, help="run on a GPU")
     amp: bool = flag(False, help="mixed precision")
+    amp_dtype: str = flag(
+        "fp16",
+        choices=AMP_DTYPES,
+        help="half precision of --amp: fp16 on any GPU, bf16 from Ampere on and on CPUs",
+    )
     batch_size: int = flag(64, short="-bs", help="phrases at a time")
     warmup_steps: int = flag(0, help="passes over the first batch that are not measured")
     repeats: int = flag(1, help="passes over all phrases, for measuring")
@@ -217,7 +222,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             text = TextProcessor(parser.build(TextConfig, vars(models.generator.text), given))
             check_alphabet(text, models.generator.config.n_symbols)
         inputs = read_inputs(phrases, text, models.audio.n_mel_channels, config.seed)
-        synthesizer = make_synthesizer(models, text, Precision(config.amp, device))
+        precision = Precision(config.amp, device, config.amp_dtype)
+        synthesizer = make_synthesizer(models, text, precision)
         warn_of_ignored(config, speaks_texts=text is not None)
         measured = speak(models, synthesizer, phrases, inputs, config)
         report(measured, config, models)

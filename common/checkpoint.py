@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,70 +14,53 @@ from torch import Tensor, nn
 
 from common.files import atomic_path
 
-logger = logging.getLogger(__name__)
-
-NUM_NEWEST_KEPT = 2
+ARCHIVE = b"PK"  # how a ZIP file begins
 
 
-class CheckpointFolder:
-    """The checkpoints of one training: for each epoch a file `<name>_checkpoint_<epoch>.pt`, or
-    several that belong together.
+def save_checkpoint(state: Mapping[str, Any], path: Path) -> None:
+    """Writes a checkpoint; what was at `path` before stands until all is written.
 
-    Args:
-        folder: where they are
-        names: of the files of an epoch
-        milestones: epochs whose checkpoints are never removed
+    Raises:
+        OSError: it cannot be written, perhaps for want of room
     """
-
-    def __init__(
-        self, folder: Path, names: Sequence[str], milestones: Collection[int] = ()
-    ) -> None:
-        self.folder = folder
-        self.names = names
-        self.milestones = milestones
-        self._saved_here: list[int] = []
-
-    def paths(self, epoch: int) -> dict[str, Path]:
-        """By name, the files of an epoch."""
-        return {name: self.folder / f"{name}_checkpoint_{epoch}.pt" for name in self.names}
-
-    def latest(self) -> dict[str, Path] | None:
-        """By name, the files of the last epoch that has them all; None where there is none."""
-        found = [self._find(name) for name in self.names]
-        complete = set.intersection(*map(set, found))
-        if not complete:
-            return None
-        return {name: files[max(complete)] for name, files in zip(self.names, found, strict=True)}
-
-    def save(self, epoch: int, states: Mapping[str, Mapping[str, Any]]) -> None:
-        """Writes a checkpoint, then removes old ones that this object wrote itself.
-
-        Args:
-            states: what goes into each file, by name
-        """
-        for name, path in self.paths(epoch).items():
-            with atomic_path(path) as temporary:
-                torch.save(dict(states[name]), temporary)
-            logger.info("Saved %s", path)
-        if epoch not in self._saved_here:
-            self._saved_here.append(epoch)
-        for old in self._saved_here[:-NUM_NEWEST_KEPT]:
-            if old not in self.milestones:
-                self._saved_here.remove(old)
-                for path in self.paths(old).values():
-                    path.unlink(missing_ok=True)
-
-    def _find(self, name: str) -> dict[int, Path]:
-        pattern = re.compile(re.escape(name) + r"_checkpoint_(\d+)\.pt")
-        return {
-            int(match[1]): path
-            for path in self.folder.glob("*.pt")
-            if (match := pattern.fullmatch(path.name))
-        }
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.save(dict(state), file)
+    except (OSError, RuntimeError) as error:
+        # PyTorch's writer, when it cannot write, says that it is at the wrong place of the file.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(
+            f"{path}: cannot be saved ({cause.strerror}); the checkpoints before it are as they "
+            "were: make room, then --resume continues"
+        ) from error
 
 
-def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads a checkpoint; tensors and plain values only, no code runs.
+def check_readable(path: Path) -> None:
+    """Refuses what `load_checkpoint` does, and a file whose bytes are not those that were written.
+
+    Raises:
+        ValueError: the file is no checkpoint, or is damaged
+    """
+    with path.open("rb") as file:
+        is_archive = file.read(len(ARCHIVE)) == ARCHIVE
+    load_checkpoint(path, mmap=is_archive)
+    if not is_archive:  # as PyTorch once wrote them
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # reading a checkpoint compares no checksums
+    except Exception as error:  # wrong bytes make the reader fail in any way
+        raise ValueError(f"{path}: not a readable checkpoint, or damaged ({error})") from error
+    if damaged is not None:
+        raise ValueError(f"{path}: not a readable checkpoint, or damaged (in {damaged})")
+
+
+def load_checkpoint(
+    path: Path | str, device: torch.device | str = "cpu", mmap: bool = False
+) -> dict[str, Any]:
+    """Reads a checkpoint; tensors and plain values only, no code runs. Settings as `load_tensors`.
 
     Raises:
         FileNotFoundError: there is no such file
@@ -89,7 +71,7 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dic
         raise FileNotFoundError(f"{path}: is a folder: name the checkpoint in it, a file *.pt")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
-    checkpoint = load_tensors(path, device, expected="checkpoint")
+    checkpoint = load_tensors(path, device, expected="checkpoint", mmap=mmap)
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise ValueError(f"{path}: expected a checkpoint with named entries, got none")
     return checkpoint
@@ -140,10 +122,18 @@ def _tensors(states: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:
-    """Puts weights into a model; every key and shape must fit. A `module.` prefix is taken off.
+    """Puts weights into a model, which stays as it was where `fitting_weights` refuses them."""
+    model.load_state_dict(fitting_weights(model, weights, source))
+
+
+def fitting_weights(
+    model: nn.Module, weights: Mapping[str, Tensor], source: Path | str
+) -> dict[str, Tensor]:
+    """Weights by the names of a model, every key and shape of which must fit; a `module.` prefix
+    is taken off.
 
     Raises:
-        ValueError: what does not fit, with the name of the file; the model is as it was
+        ValueError: what does not fit, with the name of the file
     """
     if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise ValueError(f"{source}: expected weights as named tensors")
@@ -160,4 +150,4 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path |
         shown = "\n  ".join(sorted(misfits)[:10])
         more = f"\n  and {len(misfits) - 10} more" if len(misfits) > 10 else ""
         raise ValueError(f"{source}: its weights do not fit the model:\n  {shown}{more}")
-    model.load_state_dict(weights)
+    return weights

@@ -13,6 +13,7 @@ from common.cli import flag
 Config = TypeVar("Config")
 
 OPTIMIZERS = ("lamb", "adam", "adamw")
+AMP_DTYPES = ("fp16", "bf16")
 F0_METHODS = ("pyin",)
 DEFAULT_HETERONYMS = Path(__file__).resolve().parent.parent / "cmudict" / "heteronyms"
 
@@ -200,7 +201,13 @@ class RunConfig:
     )
     seed: int = flag(1234, help="seed of every random generator")
     cuda: bool = flag(False, help="run on a GPU")
-    amp: bool = flag(False, help="mixed precision")
+    amp: bool = flag(False, also=("amp_run",), help="mixed precision")
+    amp_dtype: str = flag(
+        "fp16",
+        choices=AMP_DTYPES,
+        help="half precision of --amp: fp16 on any GPU, bf16 from Ampere on and on CPUs",
+    )
+    no_tf32: bool = flag(False, help="float32 products on GPUs are exact, and slower")
     cudnn_benchmark: bool = flag(False, help="let cuDNN search for the fastest algorithms")
     ema_decay: float = flag(0.0, help="decay of the averaged weights; 0 keeps none")
     num_workers: int = flag(6, help="processes that load data")
@@ -234,7 +241,7 @@ class RunConfig:
         require(0 <= self.ema_decay < 1, "ema_decay", "must lie in [0, 1)", self.ema_decay)
 
 
-def setup_of(*configs: AudioConfig | TextConfig) -> dict[str, Any]:
+def setup_of(*configs: Any) -> dict[str, Any]:
     """Settings as the plain values of a checkpoint's `train_setup`; no paths of this machine."""
     values = {name: value for config in configs for name, value in vars(config).items()}
     return {

@@ -29,15 +29,21 @@ class ExponentialMovingAverage:
         self.model = copy.deepcopy(model).requires_grad_(False).eval() if decay > 0 else None
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Takes in the weights after a step; buffers are copied."""
+    def update(self, model: nn.Module, bad_step: Tensor) -> None:
+        """Takes in the weights after a step; buffers are copied.
+
+        Args:
+            model: that has the weights
+            bad_step: () 1 where the step was skipped and nothing is to be taken in, else 0
+        """
         if self.model is None:
             return
-        torch._foreach_lerp_(
-            list(self.model.parameters()), list(model.parameters()), 1 - self.decay
-        )
+        averages = list(self.model.parameters())
+        changes = torch._foreach_sub(list(model.parameters()), averages)
+        torch._foreach_mul_(changes, (1 - self.decay) * (1 - bad_step))
+        torch._foreach_add_(averages, changes)
         for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            average.copy_(buffer)
+            average.copy_(torch.where(bad_step > 0, average, buffer))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights; empty where none are kept."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+TEMPORARY = ".{name}.{pid}.tmp"
+
 
 def is_file(path: Path) -> bool:
     """Whether it is one; False, too, for a name that is too long to be any file's."""
@@ -52,7 +54,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Readers never see half a file; when the block fails, what was at `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(TEMPORARY.format(name=path.name, pid=os.getpid()))
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -60,3 +62,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path, names: str) -> None:
+    """Removes what `atomic_path` left of files when its process was killed.
+
+    Args:
+        names: pattern of the files that were being written, which nobody is writing now
+    """
+    for leftover in folder.glob(TEMPORARY.format(name=names, pid="*")):
+        leftover.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from common.checkpoint import CheckpointFolder
+from common.checkpoint_folder import CheckpointFolder
 from common.cli import flag_name
 from common.config import RunConfig
 from common.distributed import Processes
@@ -26,18 +26,26 @@ logger = logging.getLogger(__name__)
 def checkpoint_to_resume(run: RunConfig, names: Sequence[str]) -> dict[str, Path] | None:
     """The newest checkpoint in `--output` if `--resume` asks for it; None where there is none.
 
+    Where a file of it is damaged, it is the one before, with a warning.
+
     Args:
         names: of a checkpoint's files
 
     Raises:
-        ValueError: without `--resume`, an earlier training would be overwritten
+        ValueError: without `--resume`, an earlier training would be overwritten; with it, all
+            checkpoints are damaged
     """
-    latest = CheckpointFolder(run.output, names).latest()
-    if run.resume and latest is None:
-        logger.info("No checkpoint in %s to resume from: starting anew", run.output)
-    if latest is None or run.resume:
-        return latest
-    if run.epochs > 0:
+    folder = CheckpointFolder(run.output, names)
+    if run.resume:
+        try:
+            newest = folder.latest_readable()
+        except ValueError as error:
+            raise ValueError(f"--resume {error}") from error
+        if newest is None:
+            logger.info("No checkpoint in %s to resume from: starting anew", run.output)
+        return newest
+    latest = folder.latest()
+    if latest is not None and run.epochs > 0:
         raise ValueError(
             f"--output {run.output} holds {latest[names[0]].name} of an earlier training: "
             "continue it with --resume, or choose another folder"

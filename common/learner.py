@@ -53,7 +53,7 @@ class Learner:
         self.model = model
         self.rule = rule
         self.processes = processes
-        self.precision = Precision(run.amp, processes.device)
+        self.precision = Precision(run.amp, processes.device, run.amp_dtype)
         self.optimizer = make_optimizer(
             rule, model.parameters() if parameters is None else parameters
         )
@@ -79,7 +79,9 @@ class Learner:
             learning_rate: of this step
 
         Returns:
-            The sums of the terms, `lrate` and `grad_norm`, as this process's share of them
+            This process's share of the sums of the terms, of `lrate`, and of what `Precision.step`
+            says: `grad_norm`, `bad_step`, `scale`. After a bad step, whose loss or gradient was
+            not finite on any process, weights, optimizer and average are on all what they were.
         """
         set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.zero_grad(set_to_none=True)
@@ -88,14 +90,16 @@ class Learner:
             is_last = index + 1 == len(micro_batches)
             with self.processes.sync_if(self.wrapped, is_last):
                 terms = terms_of(micro_batch)
-                # Gradients are averaged over the processes, losses add up over them.
-                self.precision.backward(terms["loss"] * self.processes.world_size)
-            totals = add_metrics(totals, terms)
-        grad_norm = self.precision.step(
+                totals = add_metrics(totals, terms)
+                # Gradients are averaged over the processes, losses add up over them. A loss that
+                # is not finite makes them NaN (0 x infinity is), and so tells all processes.
+                weight = totals["loss"] * 0 + self.processes.world_size
+                self.precision.backward(terms["loss"] * weight)
+        stepped = self.precision.step(
             self.optimizer, self.model.parameters(), self.rule.max_grad_norm
         )
-        self.ema.update(self.model)
-        return totals | self.share({"lrate": learning_rate, "grad_norm": grad_norm})
+        self.ema.update(self.model, stepped["bad_step"])
+        return totals | self.share({"lrate": learning_rate} | stepped)
 
     def share(self, values: Mapping[str, Any]) -> Metrics:
         """This process's share of values that are the same on all."""

@@ -29,7 +29,13 @@ class Lamb(torch.optim.Optimizer):
         eps: added to the root of the squared gradient
         weight_decay: decoupled weight decay
         max_grad_norm: largest norm of all gradients together
+
+    Attributes:
+        found_inf: () float, 1 where the next step must change nothing, whatever the gradients are;
+            as in PyTorch's fused optimizers, it is never read by the host
     """
+
+    _step_supports_amp_scaling = True  # PyTorch's sign that `found_inf` is respected
 
     def __init__(
         self,
@@ -43,47 +49,72 @@ class Lamb(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
         self.max_grad_norm = max_grad_norm
+        self.found_inf: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Updates the parameters that have a gradient."""
+        """Updates the parameters that have a gradient.
+
+        Nothing changes if a gradient is not finite, or if `found_inf` is 1.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        scale = self._clip_scale()
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        norm = nn.utils.get_total_norm([grad for grad in grads if grad is not None])
+        scale = (self.max_grad_norm / norm).clamp(max=1.0)
+        taken = norm.isfinite().to(norm.dtype)  # 0 or 1
+        if self.found_inf is not None:
+            taken = taken * (1 - self.found_inf)
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters:
-                group["step"] = group.get("step", 0) + 1
-                self._update(parameters, group, scale)
+                # On the device, where alone it is known whether the step is taken.
+                steps = torch.as_tensor(
+                    group.get("step", 0), dtype=torch.double, device=taken.device
+                )
+                group["step"] = steps + taken
+                self._update(parameters, group, scale * taken, taken)
         return loss
 
-    def _clip_scale(self) -> Tensor:
-        grads = [p.grad for group in self.param_groups for p in group["params"]]
-        norm = nn.utils.get_total_norm([grad for grad in grads if grad is not None])
-        return (self.max_grad_norm / norm).clamp(max=1.0)
+    def state_dict(self) -> dict[str, Any]:
+        """The averages and settings; the count of steps as a plain number."""
+        state = super().state_dict()
+        for group in state["param_groups"]:
+            if "step" in group:
+                group["step"] = int(group["step"])
+        return state
 
-    def _update(self, parameters: list[Tensor], group: dict[str, Any], scale: Tensor) -> None:
+    def _update(
+        self, parameters: list[Tensor], group: dict[str, Any], scale: Tensor, taken: Tensor
+    ) -> None:
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
                 self.state[parameter]["exp_avg_sq"] = torch.zeros_like(parameter)
         grads = torch._foreach_mul([p.grad for p in parameters], scale)
+        for grad in grads:  # zeros where the step is not taken, whatever they were
+            grad.nan_to_num_(nan=0.0)
         means = [self.state[p]["exp_avg"] for p in parameters]
         squares = [self.state[p]["exp_avg_sq"] for p in parameters]
         beta1, beta2 = group["betas"]
-        torch._foreach_lerp_(means, grads, 1 - beta1)
-        torch._foreach_mul_(squares, beta2)
+        torch._foreach_mul_(means, 1 - (1 - beta1) * taken)
+        torch._foreach_add_(means, grads, alpha=1 - beta1)
+        torch._foreach_mul_(squares, 1 - (1 - beta2) * taken)
         torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
 
-        updates = torch._foreach_div(means, 1 - beta1 ** group["step"])
-        roots = torch._foreach_sqrt(torch._foreach_div(squares, 1 - beta2 ** group["step"]))
-        torch._foreach_add_(roots, group["eps"])
-        torch._foreach_div_(updates, roots)
+        # The averages begin at zero: both are divided by how far they can have come.
+        steps = group["step"].clamp(min=1)
+        bias1, bias2 = (1 - beta1**steps), (1 - beta2**steps).sqrt()
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_add_(roots, (group["eps"] * bias2).to(scale.dtype))
+        updates = torch._foreach_div(means, roots)
+        torch._foreach_mul_(updates, (taken * bias2 / bias1).to(scale.dtype))
         if group["weight_decay"] != 0:
             torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
-            torch._foreach_mul_(updates, _trust_ratios(parameters, updates))
+            ratios = torch._foreach_mul(_trust_ratios(parameters, updates), taken)
+            torch._foreach_mul_(updates, ratios)
         torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
 
@@ -153,8 +184,11 @@ def load_optimizer(
     Raises:
         ValueError: the state is that of another model or rule
     """
+    # Public states are those of optimizers that were not fused, which keep other counters.
+    implementation = {k: v for k, v in optimizer.defaults.items() if k in ("fused", "foreach")}
+    groups = [group | implementation for group in state.get("param_groups", ())]
     try:
-        optimizer.load_state_dict(state)
+        optimizer.load_state_dict({**state, "param_groups": groups})
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{source}: its optimizer does not fit: {error}") from error
     for group in optimizer.param_groups:

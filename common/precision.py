@@ -3,36 +3,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
-def full_precision(like: Tensor) -> AbstractContextManager:
-    """Region in which matrix products stay in float32 even under autocast."""
-    return torch.autocast(like.device.type, enabled=False)
+
+def set_tf32(allowed: bool, device: torch.device) -> None:
+    """Lets a GPU round the factors of float32 products to TF32's 10 bits of mantissa, or not.
+
+    GPUs older than Ampere compute in float32 either way; so do CPUs, whose settings stay.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
+@contextlib.contextmanager
+def full_precision(like: Tensor) -> Iterator[None]:
+    """Region in which products of float32 tensors are float32: without autocast, without TF32.
+
+    Gradients of its products are computed after it has ended: float32 as well, but with TF32
+    where that is allowed. Half-precision tensors stay what they are: convert them.
+    """
+    matmul = torch.get_float32_matmul_precision()
+    convolution = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(like.device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = convolution
 
 
 class Precision:
     """How a training step computes; without AMP it is the same path with nothing to do.
 
     Args:
-        amp: compute in fp16 with dynamic loss scaling
+        amp: compute in half precision where that does no harm
         device: of the model; fp16 without a GPU is refused
+        dtype: fp16 or bf16
+        scaled: whether losses are scaled, up to what gradients can bear; by default with fp16
+            alone, whose small numbers vanish otherwise. Tests of scaling ask for it with bf16,
+            which a CPU can compute.
     """
 
-    def __init__(self, amp: bool, device: torch.device) -> None:
-        if amp and device.type != "cuda":
-            raise ValueError("--amp needs a GPU: add --cuda, or leave --amp out")
+    def __init__(
+        self, amp: bool, device: torch.device, dtype: str = "fp16", scaled: bool | None = None
+    ) -> None:
+        if amp:
+            _check_hardware(dtype, device)
         self.device = device
         self.amp = amp
-        self.scaler = torch.amp.GradScaler(device.type, enabled=amp)
+        self.dtype = DTYPES[dtype]
+        scaled = amp and dtype == "fp16" if scaled is None else scaled
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
     def autocast(self) -> AbstractContextManager:
         """Region in which the model's forward pass runs."""
-        return torch.autocast(self.device.type, dtype=torch.float16, enabled=self.amp)
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.amp)
 
     def backward(self, loss: Tensor) -> None:
         """Back-propagates the scaled loss."""
@@ -43,23 +78,53 @@ class Precision:
         optimizer: torch.optim.Optimizer,
         parameters: Iterable[nn.Parameter],
         max_grad_norm: float,
-    ) -> Tensor:
+    ) -> dict[str, Tensor]:
         """Clips the unscaled gradients and updates the weights.
 
+        Where the gradients' norm is not finite, neither weights nor optimizer change, and the
+        scale is lowered. The host does not wait to learn of it: it is the optimizer that looks at
+        `found_inf`, PyTorch's word for it. For an optimizer that does not, the host has to look.
+
         Returns:
-            () norm of the gradients before clipping, on the device
+            Each () and on the device: `grad_norm` before clipping; `bad_step`, 1 where the step
+            was skipped, else 0; `scale` of this step's loss, if losses are scaled
         """
+        # The scaled 1 is the scale; asking for the number would wait for the device.
+        scale = self.scaler.scale(torch.ones((), device=self.device))
         self.scaler.unscale_(optimizer)
         grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True)
-        self.scaler.step(optimizer)
+        bad_step = grad_norm.isfinite().logical_not().float()
+        # Scaler.step would do it as well, but knows of bad gradients only if losses are scaled.
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.found_inf = bad_step
+            optimizer.step()
+        elif not bad_step:
+            optimizer.step()
         self.scaler.update()
-        return grad_norm
+        stepped = {"grad_norm": grad_norm, "bad_step": bad_step}
+        return stepped | {"scale": scale} if self.scaler.is_enabled() else stepped
 
     def state_dict(self) -> dict:
-        """Scale and growth counter; empty without AMP."""
+        """Scale and growth counter; empty where losses are not scaled."""
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        """Restores `state_dict`; a state saved without AMP leaves a fresh scaler."""
-        if self.amp and state:
+        """Restores `state_dict`; a state saved without scaling leaves a fresh scaler."""
+        if state:
             self.scaler.load_state_dict(state)
+
+
+def _check_hardware(dtype: str, device: torch.device) -> None:
+    if dtype == "fp16" and device.type != "cuda":
+        raise ValueError(
+            "--amp needs a GPU: add --cuda, or --amp-dtype bf16, which CPUs compute as well, or "
+            "leave --amp out"
+        )
+    if dtype == "bf16" and device.type == "cuda":
+        with torch.cuda.device(device):
+            supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        if not supported:
+            raise ValueError(
+                "--amp-dtype bf16 needs a GPU of the Ampere generation or newer, and "
+                f"{torch.cuda.get_device_name(device)} is older: take --amp-dtype fp16"
+            )

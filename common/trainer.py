@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.bad_steps import BadSteps, TrainingFailed
-from common.checkpoint import CheckpointFolder, load_checkpoint, not_finite
+from common.checkpoint import load_checkpoint, not_finite
+from common.checkpoint_folder import CheckpointFolder, Moment
 from common.config import RunConfig
 from common.distributed import Processes
 from common.metrics import Metrics, PendingMetrics, Stopwatch, WeightedMeans
@@ -230,7 +231,7 @@ class Trainer:
                 f"after step {self.step}, {', '.join(broken[:3])} and so on are not finite: no "
                 "checkpoint is saved; --resume continues from the last good one"
             )
-        self.checkpoints.save(epoch, states)
+        self.checkpoints.save(Moment(epoch), states)
 
 
 def _random_state() -> dict[str, Any]:

@@ -86,7 +86,8 @@ class HiFiGANTask:
     def train_step(self, micro_batches: Sequence[AudioBatch], progress: Progress) -> Metrics:
         """One optimizer step of the discriminators, then one of the generator.
 
-        Segments are equally long, so means over micro-batches are those over the whole.
+        Segments are equally long, so means over micro-batches are those over the whole. Each of
+        the two may be skipped without the other, and `bad_step` tells of both.
         """
         learning_rate = decay_by_epoch(
             progress.epoch, self.optimization.learning_rate, self.optimization.lr_decay
@@ -111,11 +112,12 @@ class HiFiGANTask:
         judged = self.discriminators.step(turns, discriminator_terms, learning_rate)
         self.discriminators.model.requires_grad_(False).eval()
         metrics = self.generator.step(turns, generator_terms, learning_rate)
+        own_names = {"loss", "grad_norm", "scale"} & judged.keys()
         return metrics | {
-            "discriminator_loss": judged["loss"],
-            "discriminator_grad_norm": judged["grad_norm"],
+            **{f"discriminator_{name}": judged[name] for name in sorted(own_names)},
             "mpd_loss": judged["mpd_loss"],
             "msd_loss": judged["msd_loss"],
+            "bad_step": torch.maximum(metrics["bad_step"], judged["bad_step"]),  # either's
         }
 
     @torch.no_grad()

@@ -1,100 +1,26 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Checkpoints: which are kept, that they are whole, and what is no checkpoint."""
+"""Checkpoints: that they are whole, and what is no checkpoint."""
 
 from __future__ import annotations
 
 import pickle
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from common.checkpoint import CheckpointFolder, load_checkpoint, load_weights
-
-
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_milestones_and_the_last_two_are_kept(tmp_path):
-    checkpoints = CheckpointFolder(tmp_path, ["Net"], milestones=(2, 4))
-    for epoch in range(1, 8):
-        checkpoints.save(epoch, {"Net": {"epoch": epoch}})
-        newest = load_checkpoint(checkpoints.paths(epoch)["Net"])
-        assert newest == {"epoch": epoch}
-    assert names_in(tmp_path) == [f"Net_checkpoint_{epoch}.pt" for epoch in (2, 4, 6, 7)]
-
-
-def test_only_files_that_this_run_wrote_are_removed(tmp_path):
-    foreign = ["Net_checkpoint_1.pt", "Net_checkpoint_2.pt", "Other_checkpoint_1.pt", "notes.txt"]
-    for name in foreign:
-        (tmp_path / name).write_text("somebody else's")
-    checkpoints = CheckpointFolder(tmp_path, ["Net"])
-    for epoch in range(3, 9):
-        checkpoints.save(epoch, {"Net": {"epoch": epoch}})
-    assert names_in(tmp_path) == sorted([*foreign, "Net_checkpoint_7.pt", "Net_checkpoint_8.pt"])
-    for name in foreign:
-        assert (tmp_path / name).read_text() == "somebody else's"
-
-
-def test_saving_goes_on_when_somebody_removed_an_old_checkpoint(tmp_path):
-    checkpoints = CheckpointFolder(tmp_path, ["Net"])
-    checkpoints.save(1, {"Net": {"epoch": 1}})
-    checkpoints.paths(1)["Net"].unlink()
-    for epoch in (2, 3, 4):
-        checkpoints.save(epoch, {"Net": {"epoch": epoch}})
-    assert names_in(tmp_path) == ["Net_checkpoint_3.pt", "Net_checkpoint_4.pt"]
-
-
-def test_the_files_of_an_epoch_belong_together(tmp_path):
-    checkpoints = CheckpointFolder(tmp_path, ["gen", "discrim"])
-    for epoch in (1, 2, 3):
-        checkpoints.save(epoch, {"gen": {"a": epoch}, "discrim": {"b": epoch}})
-    expected = [f"{name}_checkpoint_{epoch}.pt" for name in ("discrim", "gen") for epoch in (2, 3)]
-    assert names_in(tmp_path) == expected
-    (tmp_path / "discrim_checkpoint_3.pt").unlink()  # as when saving was cut off between the two
-    assert checkpoints.latest() == checkpoints.paths(2)
-    assert load_checkpoint(checkpoints.paths(2)["discrim"]) == {"b": 2}
-
-
-def test_an_epoch_saved_twice_counts_once(tmp_path):
-    checkpoints = CheckpointFolder(tmp_path, ["Net"])
-    for epoch in (1, 2, 2):
-        checkpoints.save(epoch, {"Net": {"epoch": epoch}})
-    assert names_in(tmp_path) == ["Net_checkpoint_1.pt", "Net_checkpoint_2.pt"]
-
-
-def test_the_latest_checkpoint_has_the_largest_number(tmp_path):
-    checkpoints = CheckpointFolder(tmp_path, ["Net"])
-    assert checkpoints.latest() is None
-    for epoch in (9, 10):
-        checkpoints.save(epoch, {"Net": {"epoch": epoch}})
-    for name in ("Net_checkpoint_99.pt.bak", "Net_checkpoint_last.pt", "My_Net_checkpoint_50.pt"):
-        (tmp_path / name).touch()
-    assert checkpoints.latest() == {"Net": tmp_path / "Net_checkpoint_10.pt"}
-
-
-def test_the_latest_checkpoint_exists_even_where_its_number_has_leading_zeros(tmp_path):
-    (tmp_path / "Net_checkpoint_0012.pt").touch()
-    newest = CheckpointFolder(tmp_path, ["Net"]).latest()
-    assert newest == {"Net": tmp_path / "Net_checkpoint_0012.pt"}
-
-
-def test_there_is_no_latest_checkpoint_where_there_is_no_folder(tmp_path):
-    assert CheckpointFolder(tmp_path / "none", ["Net"]).latest() is None
-
-
-def test_a_failure_while_saving_leaves_the_old_checkpoint(tmp_path):
-    checkpoints = CheckpointFolder(tmp_path, ["Net"])
-    checkpoints.save(1, {"Net": {"weights": torch.ones(3)}})
-    state = {"weights": torch.zeros(3), "not to be saved": lambda: None}
-    with pytest.raises((pickle.PicklingError, AttributeError)):
-        checkpoints.save(1, {"Net": state})
-    assert names_in(tmp_path) == ["Net_checkpoint_1.pt"]
-    assert torch.equal(load_checkpoint(checkpoints.paths(1)["Net"])["weights"], torch.ones(3))
+from common.checkpoint import (
+    check_readable,
+    load_checkpoint,
+    load_weights,
+    not_finite,
+    save_checkpoint,
+)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
@@ -174,6 +100,86 @@ def test_a_file_without_named_entries_is_refused(tmp_path, content):
     path = tmp_path / "Net_checkpoint_1.pt"
     torch.save(content, path)
     assert "named entries" in refusal_of(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_not_readable(tmp_path, share):
+    path = tmp_path / "Net_checkpoint_1.pt"
+    whole = a_good_checkpoint(path)
+    check_readable(path)
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ValueError, match=rf"{path}: not a readable checkpoint, or damaged"):
+        check_readable(path)
+
+
+def test_every_damaged_byte_makes_a_checkpoint_unreadable_or_is_nobodys(tmp_path):
+    path = tmp_path / "Net_checkpoint_1.pt"
+    whole = a_good_checkpoint(path)
+    expected = load_checkpoint(path)["state_dict"]["weight"]
+    rng = random.Random(1)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            check_readable(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:  # padding, the date of an entry
+            assert torch.equal(load_checkpoint(path)["state_dict"]["weight"], expected)
+    assert refused > 250
+
+
+def test_checkpoints_of_old_writers_are_readable(tmp_path):
+    path = tmp_path / "Net_checkpoint_1.pt"
+    torch.save({"epoch": 3}, path, _use_new_zipfile_serialization=False)
+    check_readable(path)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import torch
+from common.checkpoint import save_checkpoint
+path, state = Path(sys.argv[1]), {"weights": torch.zeros(50_000)}
+whole = path.with_name("whole.pt")
+save_checkpoint(state, whole)
+limit = int(whole.stat().st_size * float(sys.argv[2]))
+whole.unlink()
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    save_checkpoint(state, path)
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("room", [0.0, 0.5, 0.999], ids=["none", "for half", "but for the end"])
+def test_a_full_disk_leaves_the_old_checkpoint_and_says_so(tmp_path, room):
+    path = tmp_path / "Net_checkpoint_1.pt"
+    save_checkpoint({"weights": torch.ones(3)}, path)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, path, str(room)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{path}: cannot be saved (File too large); the checkpoints")
+    assert torch.equal(load_checkpoint(path)["weights"], torch.ones(3))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tensors_that_are_not_finite_are_named():
+    states = {
+        "Net": {"weight": torch.tensor([1.0, torch.nan]), "bias": torch.ones(2), "epoch": 3},
+        "optimizer": {"state": {0: {"momentum": [torch.ones(1), torch.tensor(-torch.inf)]}}},
+        "counts": torch.tensor([1, 2]),
+    }
+    assert not_finite(states) == ["Net.weight", "optimizer.state.0.momentum.1"]
 
 
 def test_weights_come_back_as_they_were_saved():

@@ -8,6 +8,8 @@ from torch import nn
 
 from common.ema import ExponentialMovingAverage
 
+TAKEN, SKIPPED = torch.tensor(0.0), torch.tensor(1.0)  # as a step's `bad_step` says
+
 
 def model_with_buffers() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
@@ -21,7 +23,7 @@ def test_the_average_follows_the_formula():
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
-        average.update(model)
+        average.update(model, TAKEN)
         expected = [
             decay * e + (1 - decay) * p.detach().double()
             for e, p in zip(expected, model.parameters(), strict=True)
@@ -34,7 +36,7 @@ def test_buffers_are_those_of_the_model():
     model = model_with_buffers()
     average = ExponentialMovingAverage(model, 0.99)
     model(torch.randn(8, 3) * 5 + 1)
-    average.update(model)
+    average.update(model, TAKEN)
     assert model[1].num_batches_tracked == 1
     for averaged, buffer in zip(average.model.buffers(), model.buffers(), strict=True):
         assert torch.equal(averaged, buffer)
@@ -62,6 +64,19 @@ def test_its_state_has_the_names_of_the_model():
 def test_decay_0_keeps_no_average_and_has_nothing_to_do():
     model = model_with_buffers()
     average = ExponentialMovingAverage(model, 0.0)
-    average.update(model)
+    average.update(model, TAKEN)
     assert average.model is None
     assert average.state_dict() == {}
+
+
+def test_a_skipped_step_leaves_the_average_as_it_was():
+    model = model_with_buffers()
+    average = ExponentialMovingAverage(model, 0.5)
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    average.update(model, TAKEN)
+    before = {name: value.clone() for name, value in average.state_dict().items()}
+    model(torch.randn(8, 3) * torch.nan)  # spoils the running means
+    average.update(model, SKIPPED)
+    for name, value in average.state_dict().items():
+        assert torch.equal(value, before[name]), name

@@ -27,13 +27,14 @@ def test_a_step_without_amp_is_that_of_plain_pytorch(max_grad_norm):
             loss = model(inputs).square().mean()
         assert loss.dtype == torch.float32
         precision.backward(loss)
-        norm = precision.step(optimizer, model.parameters(), max_grad_norm)
+        stepped = precision.step(optimizer, model.parameters(), max_grad_norm)
 
         plain_optimizer.zero_grad()
         plain(inputs).square().mean().backward()
         plain_norm = nn.utils.clip_grad_norm_(plain.parameters(), max_grad_norm)
         plain_optimizer.step()
-        assert torch.equal(norm, plain_norm)
+        assert torch.equal(stepped["grad_norm"], plain_norm)
+        assert stepped["bad_step"] == 0 and "scale" not in stepped
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 

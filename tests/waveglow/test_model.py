@@ -193,7 +193,7 @@ def copy_and_train(conv):
 
 def average(conv):
     ema = ExponentialMovingAverage(conv, decay=0.5)
-    ema.update(train_a_step(conv))
+    ema.update(train_a_step(conv), bad_step=torch.tensor(0.0))
     return ema.model
 
 

@@ -90,7 +90,7 @@ def test_a_step_reports_the_loss_its_parts_the_rate_and_the_gradient():
         output = task.learner.model(MelSpectrogram(AUDIO).double()(audio), audio)
     expected = (latent_loss(output, 0.7), coupling_loss(output), mixing_loss(output))
     metrics = task.train_step([audio_batch(audio)], at(1))
-    assert list(metrics) == [*TERMS, "lrate", "grad_norm"]
+    assert list(metrics) == [*TERMS, "lrate", "grad_norm", "bad_step"]
     assert_close([metrics[name] for name in TERMS], [sum(expected), *expected])
     assert metrics["lrate"].item() == pytest.approx(LEARNING_RATE)
     assert metrics["grad_norm"].item() > 0
