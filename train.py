@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from torch.utils.data import DataLoader
 
-from common.checkpoint import load_checkpoint, load_weights
+from common.checkpoint import load_checkpoint
 from common.checks import DataCheck
 from common.cli import FlagParser
 from common.config import (
@@ -24,6 +24,7 @@ from common.config import (
     RunConfig,
     StartConfig,
     TextConfig,
+    from_setup,
     setup_of,
 )
 from common.distributed import Processes
@@ -43,10 +44,11 @@ from common.tb_dllogger import configure_console
 from common.text import TextProcessor
 from common.text.symbols import PADDING, symbol_set
 from common.trainer import Trainer
-from fastpitch.arg_parser import FastPitchConfig, FastPitchLossConfig
+from fastpitch.arg_parser import FastPitchConfig, FastPitchLossConfig, FineTuningConfig
 from fastpitch.data_function import FastPitchDataset, collate
 from fastpitch.model import FastPitch
 from fastpitch.task import FastPitchTask
+from fastpitch.transfer import Pretrained, freeze, transfer_weights
 from models import fastpitch_config, pitch_statistics, train_setup
 
 logger = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class Settings:
     text: TextConfig
     loss: FastPitchLossConfig
     model: FastPitchConfig
+    fine_tuning: FineTuningConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,20 @@ class Start:
     def pitch(self) -> tuple[float, float]:
         """Mean and standard deviation in Hz."""
         return pitch_statistics(self.contents, self.path)
+
+    @property
+    def pretrained(self) -> Pretrained:
+        """Its weights, and what they are the weights of."""
+        try:
+            symbols = symbol_set(from_setup(TextConfig, self.setup).symbol_set)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: its train_setup cannot be used: {error}") from error
+        return Pretrained(
+            path=self.path,
+            config=fastpitch_config(self.contents, self.path),
+            weights=self.contents["state_dict"],
+            symbols=symbols,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -128,6 +145,7 @@ def find_start(run: RunConfig, start: StartConfig) -> Start | None:
 def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start | None) -> Settings:
     """Settings from, in rising rank: defaults, the checkpoint, the command line."""
     setup = start.setup if start else {}
+    remembered = setup if start and start.continues else {}
     text = parser.build(TextConfig, setup, given)
     symbols = symbol_set(text.symbol_set)
     alphabet = {"n_symbols": len(symbols), "padding_idx": symbols.index(PADDING)}
@@ -141,6 +159,7 @@ def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start 
         text=text,
         loss=parser.build(FastPitchLossConfig, given),
         model=parser.build(FastPitchConfig, sizes, given, alphabet),
+        fine_tuning=parser.build(FineTuningConfig, remembered, given),
     )
 
 
@@ -188,17 +207,13 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
     text = TextProcessor(settings.text)
     training, validation = read_datasets(settings, text)
     check_steps(run, len(training), processes)
-    model = FastPitch(settings.model, data.pitch_mean, data.pitch_std)
-    if start is not None and not start.continues:
-        load_weights(model, start.contents["state_dict"], start.path)
-        model.set_pitch_statistics(data.pitch_mean, data.pitch_std)
     task = FastPitchTask(
-        model.to(processes.device),
+        make_model(settings, start).to(processes.device),
         run=run,
         optimization=settings.optimization,
         loss=settings.loss,
         audio=settings.audio,
-        setup=setup_of(settings.audio, settings.text),
+        setup=setup_of(settings.audio, settings.text, settings.fine_tuning),
         processes=processes,
     )
 
@@ -225,6 +240,23 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
         processes,
         make_report(run, settings, processes),
     )
+
+
+def make_model(settings: Settings, start: Start | None) -> FastPitch:
+    """The network with the weights that it begins with; those of a continued training follow."""
+    data, frozen = settings.data, settings.fine_tuning.freeze
+    if frozen and start is None:
+        raise ValueError(
+            f"--freeze {','.join(frozen)}: nothing is trained yet: give --init-from-checkpoint"
+        )
+    model = FastPitch(settings.model, data.pitch_mean, data.pitch_std)
+    untrained = frozenset()
+    if start is not None and not start.continues:
+        symbols = symbol_set(settings.text.symbol_set)
+        untrained = transfer_weights(model, symbols, start.pretrained)
+        model.set_pitch_statistics(data.pitch_mean, data.pitch_std)
+    freeze(model, frozen, untrained)
+    return model
 
 
 def read_datasets(

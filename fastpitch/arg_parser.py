@@ -8,6 +8,20 @@ from dataclasses import dataclass
 from common.cli import flag, flag_name
 from common.config import ONLY_COMPATIBLE
 
+# What --freeze can name: how the names of its parameters begin.
+PARTS = {
+    "encoder": ("encoder.layers.",),
+    "decoder": ("decoder.", "proj."),
+    "duration_predictor": ("duration_predictor.",),
+    "pitch_predictor": ("pitch_predictor.",),
+    "pitch_embedding": ("pitch_emb.",),
+    "energy_predictor": ("energy_predictor.",),
+    "energy_embedding": ("energy_emb.",),
+    "aligner": ("attention.",),
+    "symbol_embedding": ("encoder.word_emb.",),
+    "speaker_embedding": ("speaker_emb.",),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FastPitchConfig:
@@ -95,3 +109,26 @@ class FastPitchLossConfig:
             return 0.0
         elapsed = epoch - self.kl_loss_start_epoch
         return self.kl_loss_weight * min(elapsed / max(self.kl_loss_warmup_epochs, 1), 1.0)
+
+
+def _part_names(text: str) -> tuple[str, ...]:
+    """`encoder,pitch-predictor` -> ("encoder", "pitch_predictor")."""
+    names = (name.strip().replace("-", "_") for name in text.split(","))
+    return tuple(name for name in names if name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuningConfig:
+    """Fine-tuning: what a training that begins with trained weights leaves as it is."""
+
+    freeze: tuple[str, ...] = flag(
+        (),
+        parse=_part_names,
+        help=f"parts that do not learn, with commas between: {', '.join(PARTS)}; a training that "
+        "is continued remembers them",
+    )
+
+    def __post_init__(self) -> None:
+        for name in self.freeze:
+            if name not in PARTS:
+                raise ValueError(f"--freeze must name parts among {', '.join(PARTS)}; got {name}")
