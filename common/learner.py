@@ -57,8 +57,8 @@ class Learner:
         self.optimizer = make_optimizer(
             rule, model.parameters() if parameters is None else parameters
         )
+        self.wrapped = processes.wrap(model)  # gives all processes the weights of the first
         self.ema = ExponentialMovingAverage(model, run.ema_decay)
-        self.wrapped = processes.wrap(model)
 
     def autocast(self) -> AbstractContextManager:
         """Region in which the model's forward pass runs."""

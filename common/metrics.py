@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -62,14 +62,25 @@ class WeightedMeans:
             self._sums[name] = self._sums[name] + term if name in self._sums else term
         self._weight = self._weight + weight
 
-    def read(self) -> dict[str, float]:
-        """The means as numbers; empty if nothing was added."""
-        if not self._sums:
+    @property
+    def names(self) -> list[str]:
+        """Of what was added in this process."""
+        return list(self._sums)
+
+    def read(self, names: Sequence[str] | None = None) -> dict[str, float]:
+        """The means as numbers; empty if nothing was added.
+
+        Args:
+            names: to read, where this process may have added nothing and others have
+        """
+        names = self.names if names is None else names
+        if not names:
             return {}
-        sums = list(self._sums.values())
-        weight = torch.as_tensor(self._weight, dtype=torch.double, device=sums[0].device)
+        nothing = torch.zeros((), dtype=torch.double, device=self.processes.device)
+        sums = [self._sums.get(name, nothing) for name in names]
+        weight = torch.as_tensor(self._weight, dtype=torch.double, device=self.processes.device)
         *totals, weight = self.processes.sum(torch.stack([*sums, weight])).tolist()
-        return {name: total / weight for name, total in zip(self._sums, totals, strict=True)}
+        return {name: total / weight for name, total in zip(names, totals, strict=True)}
 
 
 class Stopwatch:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,10 +18,11 @@ from tqdm import tqdm
 
 from common.bad_steps import BadSteps, TrainingFailed
 from common.checkpoint import load_checkpoint, not_finite
-from common.checkpoint_folder import CheckpointFolder, Moment
+from common.checkpoint_folder import Best, CheckpointFolder, Moment
 from common.config import RunConfig
 from common.distributed import Processes
 from common.metrics import Metrics, PendingMetrics, Stopwatch, WeightedMeans
+from common.random_state import random_state_kept, random_states, restore_random_states
 from common.tb_dllogger import TrainingLogger
 
 if TYPE_CHECKING:
@@ -125,19 +127,21 @@ class Trainer:
         except KeyError as error:
             raise ValueError(f"{where}: cannot be continued: it has no {error.args[0]}") from error
         self.epoch, self.step = progress.epoch, progress.step
-        random_state = states[self.task.files[-1]].get("random_state")
-        if random_state is not None:
-            _set_random_state(random_state)
-        else:
-            logger.warning("%s holds no random states: the run will not repeat exactly", where)
-        logger.info("Resumed from %s: epoch %d, step %d", where, self.epoch, self.step)
+        state = states[self.task.files[-1]]
+        restore_random_states(state.get("random_state"), self.processes, where)
+        if "training" in state:  # checkpoints of old have none
+            self._load_state_dict(state["training"], {path.parent for path in paths.values()})
+        if self.processes.is_main:
+            logger.info("Resumed from %s: epoch %d, step %d", where, self.epoch, self.step)
 
     def fit(self) -> None:
         """Trains up to the last epoch; with `--epochs 0`, only validates.
 
         Raises:
-            TrainingFailed: too many steps in a row were not finite, or the weights are not
+            TrainingFailed: too many steps in a row were not finite, or the weights are not, or
+                the processes do not begin at the same step
         """
+        self._check_agreement()
         if self.run.epochs == 0:
             self._validate(self.epoch)
             return
@@ -151,11 +155,14 @@ class Trainer:
         for epoch in range(self.epoch + 1, last_epoch + 1):
             epochs.append(self._train_epoch(epoch))
             is_last = epoch == last_epoch
-            if epoch % self.run.validation_freq == 0 or is_last:
-                self._validate(epoch)
-            if epoch % self.run.samples_freq == 0 or is_last:
-                self._show_samples(epoch)
+            losses = {}
+            with random_state_kept(self.processes.device):
+                if epoch % self.run.validation_freq == 0 or is_last:
+                    losses = self._validate(epoch)
+                if epoch % self.run.samples_freq == 0 or is_last:
+                    self._show_samples(epoch)
             if epoch % self.run.epochs_per_checkpoint == 0 or is_last:
+                self._mark_if_best(epoch, losses)
                 self._save(epoch)
         means = _means(epochs[-self.run.benchmark_epochs_num :])
         if means:
@@ -192,18 +199,24 @@ class Trainer:
             self.report.log("train_avg", (epoch,), means)
         return means
 
-    def _validate(self, epoch: int) -> None:
-        watch, means, num_frames = Stopwatch(), {}, 0
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """The loss by scope, over the batches of all processes, of which some may have none."""
+        watch, means, num_frames = Stopwatch(), {}, torch.zeros((), device=self.processes.device)
         for batch in self.validation_loader:
             batch = batch.to(self.processes.device)
             num_frames = num_frames + self.task.num_frames(batch)
             for scope, (metrics, weight) in self.task.eval_step(batch).items():
                 means.setdefault(scope, WeightedMeans(self.processes)).add(metrics, weight)
-        frames = float(self.processes.sum(torch.as_tensor(num_frames)))
-        for scope, scope_means in means.items():
-            metrics = scope_means.read()
+        names = {scope: scope_means.names for scope, scope_means in means.items()}
+        names = next(filter(None, self.processes.gather(names)), {})
+        frames = float(self.processes.sum(num_frames))
+        losses = {}
+        for scope in names:
+            metrics = means.get(scope, WeightedMeans(self.processes)).read(names[scope])
+            losses[scope] = metrics["loss"]
             metrics |= {"frames/s": frames / watch.seconds, "took": watch.seconds}
             self.report.log(scope, (epoch,), metrics)
+        return losses
 
     def _show_samples(self, epoch: int) -> None:
         if not self.processes.is_main:
@@ -221,28 +234,64 @@ class Trainer:
         while group := list(itertools.islice(batches, self.run.grad_accumulation)):
             yield [batch.to(self.processes.device) for batch in group]
 
-    def _save(self, epoch: int) -> None:
-        if not self.processes.is_main:
+    def _mark_if_best(self, epoch: int, losses: Mapping[str, float]) -> None:
+        """Marks an epoch that is about to be saved, unless one before was better."""
+        if not losses:
             return
-        states = self.task.state_dict(Progress(epoch=epoch, step=self.step))
-        states[self.task.files[-1]]["random_state"] = _random_state()
+        scope, loss = list(losses.items())[-1]  # of the averaged weights, if there are any
+        best = self.checkpoints.best
+        if math.isfinite(loss) and (best is None or best.scope != scope or loss < best.loss):
+            self.checkpoints.best = Best(epoch=epoch, loss=loss, scope=scope)
+
+    def _save(self, epoch: int) -> None:
+        """Writes a checkpoint, in the main process; what fails there fails in all."""
+        states = random_states(self.processes)
+        error = None
+        if self.processes.is_main:
+            try:
+                self._write(Moment(epoch), states)
+            except (OSError, TrainingFailed) as failure:
+                error = failure
+        errors = self.processes.gather(None if error is None else str(error))
+        if error is not None:
+            raise error
+        if errors[0] is not None:
+            raise TrainingFailed(errors[0])
+
+    def _write(self, moment: Moment, random_state: list[dict[str, Any]]) -> None:
+        states = self.task.state_dict(Progress(epoch=moment.epoch, step=self.step))
         if broken := not_finite(states):
             raise TrainingFailed(
                 f"after step {self.step}, {', '.join(broken[:3])} and so on are not finite: no "
                 "checkpoint is saved; --resume continues from the last good one"
             )
-        self.checkpoints.save(Moment(epoch), states)
+        states[self.task.files[-1]] |= {
+            "random_state": random_state,
+            "training": {
+                "bad_steps_in_a_row": self.bad_steps.in_a_row,
+                "checkpoints": self.checkpoints.state_dict(moment),
+            },
+        }
+        self.checkpoints.save(moment, states)
 
+    def _load_state_dict(self, state: Mapping[str, Any], folders: Collection[Path]) -> None:
+        """Goes on with what `_write` adds to a task's state.
 
-def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+        Args:
+            folders: that the checkpoint is in
+        """
+        self.bad_steps.in_a_row = state["bad_steps_in_a_row"]
+        if all(folder.resolve() == self.run.output.resolve() for folder in folders):
+            self.checkpoints.load_state_dict(state["checkpoints"])
 
-
-def _set_random_state(state: Mapping[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_initialized() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    def _check_agreement(self) -> None:
+        begins = self.processes.gather((self.epoch, self.step))
+        if len(set(begins)) > 1:
+            told = ", ".join(f"{rank} at step {step}" for rank, (_, step) in enumerate(begins))
+            raise TrainingFailed(
+                f"the processes do not begin at the same step (process {told}): --output "
+                f"{self.run.output} must be one folder for all of them"
+            )
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

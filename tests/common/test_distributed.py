@@ -3,19 +3,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
 from common.distributed import Processes
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.processes import run_ranks
 
 TWO_PROCESSES = """
 import torch
@@ -79,26 +72,6 @@ def test_a_gpu_that_is_not_there_is_refused():
 
 
 def test_two_processes_add_up_average_gradients_and_keep_their_own_in_between():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO_PROCESSES],
-            cwd=ROOT,
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        results = [process.communicate(timeout=60) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    for output, errors in results:
+    for process in run_ranks(TWO_PROCESSES):
         # Not the exit code: once in a while gloo's threads abort a process that is leaving.
-        assert output == "all checks hold\n", errors
+        assert process.output == "all checks hold\n", process.errors

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,9 +57,11 @@ class FindMean:
 
     files = ("FindMean",)
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
         self.model = nn.Linear(1, 1, bias=False)
         nn.init.zeros_(self.model.weight)
+        self.wrapped = processes.wrap(self.model)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
         self.seen: list[tuple[Progress, list[int]]] = []
         self.interrupt_at: int | None = None
@@ -72,8 +75,9 @@ class FindMean:
         self.seen.append((progress, [len(batch.values) for batch in micro_batches]))
         values = torch.cat([batch.values for batch in micro_batches])
         self.optimizer.zero_grad()
-        loss = self._loss(values + 0.1 * torch.randn_like(values))
-        metrics = {"loss": loss, "lrate": torch.tensor(0.1)}
+        loss = self._loss(values + 0.1 * torch.randn_like(values), self.wrapped)
+        share = 1 / self.processes.world_size
+        metrics = {"loss": loss * share, "lrate": torch.tensor(0.1 * share)}
         if self.poisoned or self.overflowing:
             bad = progress.step in self.poisoned | self.overflowing
             metrics |= {"bad_step": torch.tensor(float(bad)), "scale": torch.tensor(1024.0)}
@@ -89,7 +93,7 @@ class FindMean:
 
     def eval_step(self, batch: Numbers) -> dict[str, tuple[dict[str, Tensor], Tensor]]:
         with torch.no_grad():
-            loss = self._loss(batch.values)
+            loss = self._loss(batch.values, self.model)
         weight = torch.tensor(len(batch.values))
         return {"val": ({"loss": loss}, weight), "val_ema": ({"loss": loss + 1}, weight)}
 
@@ -116,8 +120,8 @@ class FindMean:
         self.optimizer.load_state_dict(state["optimizer"])
         return Progress(epoch=state["epoch"], step=state["iteration"])
 
-    def _loss(self, values: Tensor) -> Tensor:
-        return (self.model(torch.ones(len(values), 1))[:, 0] - values).square().mean()
+    def _loss(self, values: Tensor, model: nn.Module) -> Tensor:
+        return (model(torch.ones(len(values), 1))[:, 0] - values).square().mean()
 
 
 class Notes:
@@ -148,18 +152,24 @@ class Notes:
 NUMBERS = torch.linspace(1, 5, NUM_TRAINING + NUM_VALIDATION, dtype=torch.float32)
 
 
-def make_trainer(folder: Path, *, num_validation: int = NUM_VALIDATION, **settings) -> Trainer:
+def make_trainer(
+    folder: Path,
+    *,
+    processes: Processes | None = None,
+    num_validation: int = NUM_VALIDATION,
+    **settings,
+) -> Trainer:
     run = RunConfig(
         **{"output": folder, "epochs": 3, "batch_size": 2, "epochs_per_checkpoint": 1} | settings
     )
-    processes = Processes(cuda=False)
+    processes = processes or Processes(cuda=False)
 
     def loader(values: Tensor, seed: int | None):
         batches = EpochBatches(len(values), run.batch_size, processes, seed)
         return make_loader(FixedNumbers(values), batches, collate, 0, pin_memory=False)
 
     return Trainer(
-        FindMean(),
+        FindMean(processes),
         run,
         loader(NUMBERS[:NUM_TRAINING], run.seed),
         loader(NUMBERS[NUM_TRAINING:][:num_validation], None),
@@ -356,6 +366,7 @@ def test_an_interrupt_leaves_the_last_checkpoint_to_resume_from(tmp_path):
     assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == [
         "FindMean_checkpoint_1.pt",
         "FindMean_checkpoint_2.pt",
+        "best.json",
     ]
     resumed = fit(tmp_path / "parts", resume=True)
     assert torch.equal(resumed.task.model.weight, whole.task.model.weight)
@@ -427,3 +438,80 @@ def test_weights_that_are_not_finite_never_reach_a_checkpoint(tmp_path):
     ):
         trainer.fit()
     assert checkpoints_in(tmp_path) == [1]
+
+
+def test_the_best_saved_epoch_is_marked_kept_and_remembered(tmp_path):
+    losses = {1: 5.0, 2: 3.0, 3: 1.0, 4: float("nan"), 5: 4.0, 6: 3.5, 7: 2.0}
+
+    def fit_with_losses(epochs):
+        trainer = make_trainer(tmp_path, epochs=epochs, epochs_per_checkpoint=1)
+        trainer.task.eval_step = lambda batch: {
+            "val": ({"loss": torch.tensor(0.0)}, torch.tensor(1)),
+            "val_ema": ({"loss": torch.tensor(losses[len(trainer.report.of("val")) + 1])}, 1.0),
+        }
+        return trainer
+
+    trainer = fit_with_losses(epochs=6)
+    trainer.fit()
+    assert checkpoints_in(tmp_path) == [3, 5, 6]
+    assert json.loads((tmp_path / "best.json").read_text()) == {
+        "epoch": 3,
+        "loss": 1.0,
+        "scope": "val_ema",
+        "files": ["FindMean_checkpoint_3.pt"],
+    }
+    resumed = fit(tmp_path, epochs=8, resume=True)
+    assert resumed.checkpoints.best == trainer.checkpoints.best
+    assert checkpoints_in(tmp_path) == [3, 7, 8]
+
+
+def test_an_epoch_that_is_not_saved_is_not_marked(tmp_path):
+    fit(tmp_path, epochs=5, epochs_per_checkpoint=2, validation_freq=1)
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert best["epoch"] in (2, 4, 5)
+    assert (tmp_path / best["files"][0]).is_file()
+
+
+def test_checkpoints_of_another_folder_are_not_this_trainings_to_remove(tmp_path):
+    fit(tmp_path / "theirs", epochs=2)
+    start = tmp_path / "theirs" / "FindMean_checkpoint_2.pt"
+    trainer = fit(tmp_path / "ours", epochs=6, checkpoint=start)
+    assert checkpoints_in(tmp_path / "theirs") == [1, 2]
+    assert trainer.checkpoints.best.epoch > 2
+
+
+def test_what_was_trained_before_checkpoints_knew_of_processes_resumes(tmp_path, caplog):
+    whole = fit(tmp_path / "whole", epochs=3)
+    path = tmp_path / "parts" / "FindMean_checkpoint_2.pt"
+    torch.manual_seed(1234)
+    fit(path.parent, epochs=2)
+    checkpoint = load_checkpoint(path)
+    del checkpoint["training"]
+    checkpoint["random_state"] = checkpoint["random_state"][0]  # one process's, not in a list
+    torch.save(checkpoint, path)
+    resumed = fit(path.parent, epochs=3, resume=True)
+    assert torch.equal(resumed.task.model.weight, whole.task.model.weight)
+    assert not caplog.records
+
+
+def test_pictures_and_validation_change_nothing_in_the_training(tmp_path):
+    weights = []
+    for folder, freq in (("often", 1), ("seldom", 3)):
+        torch.manual_seed(5)
+        trainer = make_trainer(tmp_path / folder, samples_freq=freq, validation_freq=freq)
+        plain = trainer.task.samples
+        trainer.task.samples = lambda batch, plain=plain: (torch.rand(9), plain(batch))[1]
+        trainer.fit()
+        weights.append(trainer.task.model.weight)
+    assert torch.equal(*weights)
+
+
+def test_the_bad_steps_in_a_row_are_counted_through_a_resume(tmp_path):
+    first = make_trainer(tmp_path, epochs=1)
+    first.task.poisoned = {5, 6}
+    first.fit()
+    trainer = make_trainer(tmp_path, epochs=2, max_bad_steps=3, resume=True)
+    trainer.restore({"FindMean": tmp_path / "FindMean_checkpoint_1.pt"})
+    trainer.task.poisoned = {7}
+    with pytest.raises(TrainingFailed, match="3 steps in a row"):
+        trainer.fit()

@@ -67,7 +67,10 @@ def metrics_of(output, key):
 
 
 def checkpoint(output, kind, epoch):
-    return torch.load(output / f"hifigan_{kind}_checkpoint_{epoch}.pt", weights_only=True)
+    state = torch.load(output / f"hifigan_{kind}_checkpoint_{epoch}.pt", weights_only=True)
+    if kind == "discrim":
+        del state["training"]["checkpoints"]  # which were saved before it
+    return state
 
 
 def assert_same(first, second):
@@ -192,7 +195,8 @@ def test_fine_tuning_takes_the_generator_of_the_original_repository(corpus, tmp_
 
 
 def test_a_public_checkpoint_without_our_additions_is_continued(corpus, tmp_path, trained):
-    for kind, ours in (("gen", ()), ("discrim", ("optimizer_name", "random_state", "train_state"))):
+    additions = ("optimizer_name", "random_state", "train_state", "training")
+    for kind, ours in (("gen", ()), ("discrim", additions)):
         state = checkpoint(trained, kind, 4)
         torch.save(
             {key: value for key, value in state.items() if key not in ours},
