@@ -21,6 +21,7 @@ import numba
 import numpy as np
 import scipy
 
+from benchmarks.speech import generate_speech
 from common.audio import read_audio
 from common.cli import FlagParser, flag
 from common.config import AudioConfig
@@ -90,23 +91,6 @@ def load_clips(benchmark: BenchmarkConfig, sampling_rate: int) -> list[np.ndarra
     if not files:
         raise FileNotFoundError(f"--audio {benchmark.audio}: expected WAV or FLAC files, got none")
     return [read_audio(file, sampling_rate) for file in files]
-
-
-def generate_speech(seconds: float, sampling_rate: int, seed: int) -> np.ndarray:
-    """Syllables of a moving pitch, breath noise and pauses, about four a second."""
-    random = np.random.default_rng(seed)
-    num_samples = round(seconds * sampling_rate)
-    num_syllables = max(2, round(4 * seconds))
-    position = np.linspace(0, num_syllables, num_samples, endpoint=False)
-    knots = np.arange(num_syllables + 1)
-    pitch_hz = np.interp(position, knots, random.uniform(120, 300, len(knots)))
-    phase = 2 * np.pi * np.cumsum(pitch_hz) / sampling_rate
-    voice = sum(np.sin(n * phase + n) / n for n in range(1, 16))
-    syllable = position.astype(int)
-    voiced = random.choice([0, 0.3, 1, 1], num_syllables)[syllable] * np.sin(np.pi * position) ** 2
-    breath = random.choice([0.001, 0.01, 0.3], num_syllables)[syllable]
-    noise = random.normal(0, 1, num_samples)
-    return (0.1 * (voice * voiced + noise * breath)).astype(np.float32)
 
 
 def find_with_librosa(audio: np.ndarray, config: AudioConfig) -> np.ndarray:

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a GPU check consists of: commands as a user would type them, and how their logs are read."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+from benchmarks.gpu.corpus import Corpus
+
+NEEDS_CUDA = "needs a CUDA device"
+AMP = {
+    "fp16": ("--amp",),
+    "bf16": ("--amp", "--amp-dtype", "bf16"),
+    "tf32": (),
+    "fp32": (),  # of devices that have no TF32
+}
+
+
+class Reading(NamedTuple):
+    """What the files that a command left say."""
+
+    numbers: Mapping[str, float]
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A command, in a process of its own."""
+
+    name: str
+    command: tuple[str, ...]  # for Python
+    share: float  # of the time for all stages: what it may take at most
+    read: Callable[[], Reading]  # raises an error where the command did not do what it should
+    skipped: str = ""  # why it cannot be run here
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """How a model is trained."""
+
+    command: tuple[str, ...]
+    flags: tuple[str, ...]  # as published
+    quick_flags: tuple[str, ...]  # tiny
+    task: str  # class of the task, module:name
+    checkpoint: str  # file after one epoch
+
+
+MODELS = {
+    "FastPitch": Model(
+        command=("train.py",),
+        flags=(
+            *("--batch-size", "32", "--learning-rate", "0.1", "--load-pitch-from-disk"),
+            *("--dur-predictor-loss-scale", "0.1", "--pitch-predictor-loss-scale", "0.1"),
+            *("--text-cleaners", "english_cleaners_v2", "--p-arpabet", "1.0"),
+            *("--kl-loss-start-epoch", "0", "--energy-conditioning"),
+        ),
+        quick_flags=(
+            *("--batch-size", "2", "--symbols-embedding-dim", "32", "--in-fft-n-layers", "1"),
+            *("--in-fft-output-size", "32", "--out-fft-output-size", "32"),
+            *("--out-fft-n-layers", "1"),
+        ),
+        task="fastpitch.task:FastPitchTask",
+        checkpoint="FastPitch_checkpoint_1.pt",
+    ),
+    "HiFi-GAN": Model(
+        command=("-m", "hifigan.train"),
+        flags=("--batch-size", "16", "--learning-rate", "0.0003"),
+        quick_flags=(
+            *("--batch-size", "2", "--variant", "V3", "--upsample-initial-channel", "16"),
+            *("--discriminator-divisor", "8", "--segment-size", "2048"),
+        ),
+        task="hifigan.task:HiFiGANTask",
+        checkpoint="hifigan_gen_checkpoint_1.pt",
+    ),
+    "WaveGlow": Model(
+        command=("-m", "waveglow.train"),
+        flags=("--batch-size", "10", "--learning-rate", "0.0001", "--wn-channels", "256"),
+        quick_flags=(
+            *("--batch-size", "2", "--flows", "2", "--early-every", "2", "--wn-layers", "1"),
+            *("--wn-channels", "16", "--segment-length", "2000"),
+        ),
+        task="waveglow.task:WaveGlowTask",
+        checkpoint="WaveGlow_checkpoint_1.pt",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to run the stages on."""
+
+    corpus: Corpus
+    work: Path  # folder of what the commands write
+    output: Path  # folder of what is kept
+    cuda: bool
+    ampere: bool  # whether the GPU is of that generation or newer, which have bf16 and TF32
+    models: tuple[str, ...] = tuple(MODELS)
+    quick: bool = False
+
+    def stages(self) -> Iterator[Stage]:
+        """In the order in which they need each other."""
+        yield self._tests()
+        yield self._preparation()
+        for model in self.models:
+            for precision in ("fp16", "bf16", "tf32", *(() if self.ampere else ("fp32",))):
+                yield self._training(model, precision)
+        for model in self.models:
+            yield self._profile(model)
+        for vocoder, batch_size in (("HiFi-GAN", 1), ("HiFi-GAN", 8), ("WaveGlow", 1)):
+            if {"FastPitch", vocoder} <= {*self.models} and not (self.quick and batch_size > 1):
+                yield self._synthesis(vocoder, batch_size)
+
+    def training_command(self, model: str, precision: str, output: Path) -> tuple[str, ...]:
+        """One epoch of a model."""
+        recipe, corpus = MODELS[model], self.corpus
+        return (
+            *recipe.command,
+            *("--dataset-path", str(corpus.folder), "--output", str(output), "--epochs", "1"),
+            *("--training-files", str(corpus.training_files)),
+            *("--validation-files", str(corpus.validation_files)),
+            *("--num-workers", "0" if self.quick else "8"),
+            *recipe.flags,
+            *(recipe.quick_flags if self.quick else ()),
+            *self._device_flags(precision),
+        )
+
+    def _tests(self) -> Stage:
+        results = self.work / "tests.xml"
+        command = ("-m", "pytest", "-m", "gpu", "tests/gpu", "-v", "--tb=short", "-rs")
+        return Stage(
+            name="tests, pytest -m gpu",
+            command=(*command, "-p", "no:cacheprovider", f"--junitxml={results}"),
+            share=0.35,
+            read=functools.partial(read_tests, results),
+            skipped="" if self.cuda else NEEDS_CUDA,
+        )
+
+    def _preparation(self) -> Stage:
+        lists = (str(self.corpus.training_files), str(self.corpus.validation_files))
+        return Stage(
+            name="prepare the corpus",
+            command=(
+                *("prepare_dataset.py", "--dataset-path", str(self.corpus.folder)),
+                *("--wav-text-filelists", *lists, "--extract-pitch"),
+                *("--n-workers", "1" if self.quick else "8"),
+            ),
+            share=0.1,
+            read=lambda: Reading({}),
+        )
+
+    def _training(self, model: str, precision: str) -> Stage:
+        output = self._training_output(model, precision)
+        reason = ""
+        if precision == "fp16" and not self.cuda:
+            reason = NEEDS_CUDA
+        elif precision in ("bf16", "tf32") and not self.ampere:
+            reason = "needs a CUDA device of the Ampere generation or newer"
+        return Stage(
+            name=f"train {model}, {precision}",
+            command=self.training_command(model, precision, output),
+            share=0.1,
+            read=functools.partial(read_training, output / "nvlog.json"),
+            skipped=reason,
+        )
+
+    def _profile(self, model: str) -> Stage:
+        folder = self.work / f"profile-{model}"
+        table = self.output / f"profile_{model.lower().replace('-', '')}.txt"
+        command = ("-m", "benchmarks.gpu.profile_step", MODELS[model].task, folder, table)
+        return Stage(
+            name=f"profile {model}, fp16",
+            command=(*map(str, command), *self.training_command(model, "fp16", folder)),
+            share=0.1,
+            read=functools.partial(read_profile, folder / "profile.json"),
+            skipped="" if self.cuda else NEEDS_CUDA,
+        )
+
+    def _synthesis(self, vocoder: str, batch_size: int) -> Stage:
+        precision = "fp16" if self.cuda else "fp32"
+        fastpitch, checkpoint = (
+            str(self._training_output(model, precision) / MODELS[model].checkpoint)
+            for model in ("FastPitch", vocoder)
+        )
+        flag = {"HiFi-GAN": "--hifigan", "WaveGlow": "--waveglow"}[vocoder]
+        output = self.work / f"speech-{vocoder}-{batch_size}"
+        times = ("0", "1") if self.quick else ("3", "10")
+        return Stage(
+            name=f"speak, FastPitch and {vocoder}, batch {batch_size}, {precision}",
+            command=(
+                *("-m", "benchmarks.gpu.speak", fastpitch),
+                *("--input", str(self.corpus.phrases), "--output", str(output)),
+                *(flag, checkpoint, "--denoising-strength", "0.01"),
+                *("--batch-size", str(batch_size), *self._device_flags(precision)),
+                *("--warmup-steps", times[0], "--repeats", times[1]),
+            ),
+            share=0.1,
+            read=functools.partial(read_synthesis, output / "nvlog_infer.json"),
+        )
+
+    def _training_output(self, model: str, precision: str) -> Path:
+        return self.work / f"{model}-{precision}"
+
+    def _device_flags(self, precision: str) -> tuple[str, ...]:
+        return (*(("--cuda",) if self.cuda else ()), *AMP[precision])
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The events of a DLLogger file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line.removeprefix("DLLL ")) for line in lines]
+
+
+def read_tests(results: Path) -> Reading:
+    """How many tests passed and were skipped, and why those; where one failed, so did pytest."""
+    tests = list(ElementTree.parse(results).iter("testcase"))
+    skips = [skip.get("message", "") for test in tests for skip in test.findall("skipped")]
+    if len(skips) == len(tests):
+        raise ValueError(f"none of {len(tests)} tests was run: {'; '.join(dict.fromkeys(skips))}")
+    numbers = {"passed": len(tests) - len(skips), "skipped": len(skips)}
+    return Reading(numbers, "; ".join(dict.fromkeys(skips)))
+
+
+def read_training(log: Path) -> Reading:
+    """How fast the later half of an epoch was, as the log has it; its loss must be a number."""
+    events = read_log(log)
+    steps = [event for event in events if "train_loss" in event["data"] and len(event["step"]) == 3]
+    losses = [event["data"]["val_loss"] for event in events if "val_loss" in event["data"]]
+    if not steps or not losses or not math.isfinite(losses[-1]):
+        raise ValueError(f"{len(steps)} steps were taken, then the validation loss was {losses}")
+    num_steps = steps[-1]["step"][2]
+    speeds = [step["data"]["train_frames/s"] for step in steps[len(steps) // 2 :]]
+    numbers = {"frames/s": statistics.median(speeds), "validation loss": losses[-1]}
+    skipped = num_steps - len(steps)
+    return Reading(numbers, f"{skipped} of {num_steps} steps skipped" if skipped else "")
+
+
+def read_profile(path: Path) -> Reading:
+    """Time and memory of a step; the host must not wait for the device, but to read the log."""
+    profile = json.loads(path.read_text(encoding="utf-8"))
+    if profile["waits"]:
+        places = ", ".join(f"{place} x {count}" for place, count in profile["waits"].items())
+        raise ValueError(f"steps wait for the GPU: {places} in {profile['num_steps']} steps")
+    return Reading(profile["numbers"], f"no waiting but {profile['logged_reads']} logged reads")
+
+
+def read_synthesis(log: Path) -> Reading:
+    """Latency of a batch in milliseconds, and seconds of speech per second."""
+    summary = read_log(log)[-1]["data"]
+    milliseconds = {
+        "ms FastPitch": summary["avg_fastpitch_latency"],
+        "ms in all": summary["avg_latency"],
+        "ms at most in 90 %": summary["90%_latency"],
+    }
+    numbers = {name: 1000 * seconds for name, seconds in milliseconds.items()}
+    return Reading(numbers | {"times real time": summary["avg_RTF"]})
