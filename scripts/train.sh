@@ -3,7 +3,11 @@
 # Trains FastPitch with the settings of the published model, on all GPUs or on the CPU.
 # Every setting is an environment variable; further arguments go to train.py as they are:
 #     NUM_GPUS=1 BATCH_SIZE=32 bash scripts/train.sh --ema-decay 0.999
-# DRY_RUN=true prints the command and stops.
+# On several nodes, run it on each, on the same folders, with NNODES (how many), NODE_RANK (0 on the
+# first, 1 on the next), MASTER_ADDR (the first one's address) and MASTER_PORT (free there; 29500);
+# with Slurm: scripts/train.sbatch. On one node, MAX_RESTARTS=3 starts processes that failed again
+# from the newest checkpoint, thrice at most. After TERM or USR1, the training saves and ends with
+# code 0. DRY_RUN=true prints the command and stops.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,7 +24,7 @@ source scripts/training.sh
 : "${SEED:=1234}"
 : "${AMP:=false}"
 
-: "${NUM_GPUS:=}" # processes; unset: one for each GPU, or one on the CPU
+: "${NUM_GPUS:=}" # processes on this node; unset: one for each GPU, or one on the CPU
 : "${BATCH_SIZE:=16}" # of one process, one micro-batch
 : "${GRAD_ACCUMULATION:=}" # micro-batches per step; unset: what makes the global batch 256
 : "${EPOCHS:=1000}"

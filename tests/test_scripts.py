@@ -19,7 +19,9 @@ from typing import ClassVar
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted([*ROOT.glob("scripts/**/*.sh"), ROOT / ".ci" / "run"])
+SCRIPTS = sorted(
+    [*ROOT.glob("scripts/**/*.sh"), ROOT / "scripts" / "train.sbatch", ROOT / ".ci" / "run"]
+)
 PACKAGES = ("common/", "common/*/", "fastpitch/", "hifigan/", "waveglow/")
 # Packages whose name differs from that of their module.
 MODULES = {"piper-tts": "piper"}

@@ -59,7 +59,8 @@ if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
 fi
 printf '%q ' "${extraction[@]}"
 echo
-if [[ "${DRY_RUN:-false}" != true ]]; then
+# Of several nodes, the first extracts; the others wait for it where the training begins.
+if [[ "${DRY_RUN:-false}" != true && "${NODE_RANK:-0}" == 0 ]]; then
   "${extraction[@]}"
 fi
 

@@ -3,7 +3,7 @@
 # Trains HiFi-GAN with the settings of the published model, on all GPUs or on the CPU.
 # Every setting is an environment variable; further arguments go to hifigan.train as they are:
 #     NUM_GPUS=1 BATCH_SIZE=32 bash scripts/hifigan/train.sh --ema-decay 0.999
-# DRY_RUN=true prints the command and stops.
+# Several nodes, restarts, signals: as in scripts/train.sh. DRY_RUN=true prints the command and stops.
 
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -20,7 +20,7 @@ source scripts/training.sh
 : "${AMP:=false}"
 
 : "${VARIANT:=V1}"  # generator: V1, V2 or V3
-: "${NUM_GPUS:=}"   # processes; unset: one for each GPU, or one on the CPU
+: "${NUM_GPUS:=}"   # processes on this node; unset: one for each GPU, or one on the CPU
 : "${BATCH_SIZE:=16}" # of one process, one micro-batch
 : "${GRAD_ACCUMULATION:=}" # micro-batches per step; unset: what makes the global batch 128
 : "${EPOCHS:=6500}"

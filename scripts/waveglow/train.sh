@@ -3,7 +3,7 @@
 # Trains WaveGlow with the settings of the published model, on all GPUs or on the CPU.
 # Every setting is an environment variable; further arguments go to waveglow.train as they are:
 #     NUM_GPUS=1 BATCH_SIZE=20 bash scripts/waveglow/train.sh --ema-decay 0.999
-# DRY_RUN=true prints the command and stops.
+# Several nodes, restarts, signals: as in scripts/train.sh. DRY_RUN=true prints the command and stops.
 
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -22,7 +22,7 @@ source scripts/training.sh
 : "${AMP:=false}"
 
 : "${WN_CHANNELS:=256}" # of the coupling networks; waveglow.train by itself takes 512
-: "${NUM_GPUS:=}"       # processes; unset: one for each GPU, or one on the CPU
+: "${NUM_GPUS:=}"       # processes on this node; unset: one for each GPU, or one on the CPU
 : "${BATCH_SIZE:=10}"   # of one process, one micro-batch
 : "${GRAD_ACCUMULATION:=}" # micro-batches per step; unset: what makes the global batch 80
 : "${EPOCHS:=1000}"

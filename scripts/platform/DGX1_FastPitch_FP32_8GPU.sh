@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# FastPitch on 8 GPUs of a DGX-1, in float32.
+
+set -euo pipefail
+export NUM_GPUS=8 AMP=false BATCH_SIZE="${BATCH_SIZE:-16}"
+exec bash "$(dirname "$0")/../train.sh" --no-tf32 "$@"
