@@ -75,7 +75,7 @@ class Lamb(torch.optim.Optimizer):
                     group.get("step", 0), dtype=torch.double, device=taken.device
                 )
                 group["step"] = steps + taken
-                self._update(parameters, group, scale * taken, taken)
+                self._update(parameters, group, scale, taken)
         return loss
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,9 +93,7 @@ class Lamb(torch.optim.Optimizer):
             if not self.state[parameter]:
                 self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
                 self.state[parameter]["exp_avg_sq"] = torch.zeros_like(parameter)
-        grads = torch._foreach_mul([p.grad for p in parameters], scale)
-        for grad in grads:  # zeros where the step is not taken, whatever they were
-            grad.nan_to_num_(nan=0.0)
+        grads = _scaled_or_zero([p.grad for p in parameters], scale, taken)
         means = [self.state[p]["exp_avg"] for p in parameters]
         squares = [self.state[p]["exp_avg_sq"] for p in parameters]
         beta1, beta2 = group["betas"]
@@ -108,20 +106,33 @@ class Lamb(torch.optim.Optimizer):
         steps = group["step"].clamp(min=1)
         bias1, bias2 = (1 - beta1**steps), (1 - beta2**steps).sqrt()
         roots = torch._foreach_sqrt(squares)
-        torch._foreach_add_(roots, (group["eps"] * bias2).to(scale.dtype))
+        torch._foreach_mul_(roots, (1 / bias2).to(scale.dtype))
+        torch._foreach_add_(roots, group["eps"])
         updates = torch._foreach_div(means, roots)
-        torch._foreach_mul_(updates, (taken * bias2 / bias1).to(scale.dtype))
+        torch._foreach_mul_(updates, (taken / bias1).to(scale.dtype))
         if group["weight_decay"] != 0:
             torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
-            ratios = torch._foreach_mul(_trust_ratios(parameters, updates), taken)
-            torch._foreach_mul_(updates, ratios)
+            ratios = _trust_ratios(parameters, updates) * taken
+            torch._foreach_mul_(updates, ratios.unbind())
         torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
 
-def _trust_ratios(parameters: list[Tensor], updates: list[Tensor]) -> list[Tensor]:
-    """|parameter| / |update|, 1 where either is zero."""
-    norms = zip(torch._foreach_norm(parameters), torch._foreach_norm(updates), strict=True)
-    return [torch.where((p > 0) & (u > 0), p / u, torch.ones_like(p)) for p, u in norms]
+def _scaled_or_zero(grads: list[Tensor], scale: Tensor, taken: Tensor) -> list[Tensor]:
+    """The gradients times a factor; where the step is not taken zeros, even of what is NaN.
+
+    They are scaled in one piece: a kernel for each of hundreds of gradients costs more.
+    """
+    scaled = torch.cat([grad.flatten() for grad in grads]).mul_(scale)
+    scaled.masked_fill_(taken == 0, 0.0)
+    parts = scaled.split([grad.numel() for grad in grads])
+    return [part.view_as(grad) for part, grad in zip(parts, grads, strict=True)]
+
+
+def _trust_ratios(parameters: list[Tensor], updates: list[Tensor]) -> Tensor:
+    """(number of parameters) |parameter| / |update|, 1 where either is zero"""
+    norms = torch.stack(torch._foreach_norm(parameters))
+    update_norms = torch.stack(torch._foreach_norm(updates))
+    return torch.where((norms > 0) & (update_norms > 0), norms / update_norms, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
