@@ -13,6 +13,8 @@ from common.cli import flag
 Config = TypeVar("Config")
 
 OPTIMIZERS = ("lamb", "adam", "adamw")
+FUSED_OPTIMIZERS = ("auto", "builtin", "apex")
+FUSED_OPTIMIZER_HELP = "whose optimizer: auto takes apex's on a GPU, if apex is installed"
 AMP_DTYPES = ("fp16", "bf16")
 F0_METHODS = ("pyin",)
 DEFAULT_HETERONYMS = Path(__file__).resolve().parent.parent / "cmudict" / "heteronyms"
@@ -144,6 +146,7 @@ class OptimizerConfig:
     """Optimization: update rule and schedule."""
 
     optimizer: str = flag("lamb", choices=OPTIMIZERS, help="update rule")
+    fused_optimizer: str = flag("auto", choices=FUSED_OPTIMIZERS, help=FUSED_OPTIMIZER_HELP)
     learning_rate: float = flag(short="-lr", help="peak learning rate")
     weight_decay: float = flag(1e-6, help="weight decay")
     grad_clip_thresh: float = flag(1000.0, help="largest gradient norm")

@@ -84,7 +84,7 @@ class Learner:
             not finite on any process, weights, optimizer and average are on all what they were.
         """
         set_learning_rate(self.optimizer, learning_rate)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         totals: Metrics = {}
         for index, micro_batch in enumerate(micro_batches):
             is_last = index + 1 == len(micro_batches)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.apex_optimizers import MAX_GRAD_NORM, make_apex_optimizer
 from common.config import OptimizerConfig
 
-SETTINGS = ("betas", "eps", "weight_decay")
+logger = logging.getLogger(__name__)
 
 
 class Lamb(torch.optim.Optimizer):
@@ -44,7 +46,7 @@ class Lamb(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
         weight_decay: float = 0.01,
-        max_grad_norm: float = 1.0,
+        max_grad_norm: float = MAX_GRAD_NORM,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
@@ -140,6 +142,7 @@ class UpdateRule:
     """How gradients change weights."""
 
     name: str  # lamb, adam or adamw
+    fused: str = "auto"  # whose: auto, builtin or apex
     learning_rate: float  # of a step without a schedule
     betas: tuple[float, ...]  # decay of the averages of the gradient and its square
     eps: float
@@ -151,6 +154,7 @@ class UpdateRule:
         """The rule that flags ask for, with what they leave open."""
         return cls(
             name=config.optimizer,
+            fused=config.fused_optimizer,
             learning_rate=config.learning_rate,
             betas=betas,
             eps=eps,
@@ -160,21 +164,49 @@ class UpdateRule:
 
 
 def make_optimizer(rule: UpdateRule, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer of a rule.
+    """The optimizer of a rule: apex's if the rule wants it, or wants any and it can be had.
 
     Frozen parameters are among its parameters, and never change: the states of public checkpoints
     count them.
+
+    Raises:
+        ValueError: apex's is wanted and cannot be had
     """
+    parameters = list(parameters)
     settings = {
         "lr": rule.learning_rate,
         "betas": rule.betas,
         "eps": rule.eps,
         "weight_decay": rule.weight_decay,
     }
+    apex_optimizer = _apex_optimizer(rule, parameters, settings)
+    if apex_optimizer is not None:
+        return apex_optimizer
     if rule.name == "lamb":
         return Lamb(parameters, **settings)
     optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[rule.name]
     return optimizer_class(parameters, **settings, fused=True)
+
+
+def _apex_optimizer(
+    rule: UpdateRule, parameters: list[nn.Parameter], settings: dict[str, Any]
+) -> torch.optim.Optimizer | None:
+    on_gpu = all(parameter.is_cuda for parameter in parameters)
+    if rule.fused == "builtin" or (rule.fused == "auto" and not on_gpu):
+        return None
+    if not on_gpu:
+        raise ValueError("--fused-optimizer apex needs a GPU: add --cuda, or leave the flag out")
+    try:
+        optimizer = make_apex_optimizer(rule.name, parameters, settings)
+    except ImportError as error:
+        if rule.fused == "auto":
+            return None
+        raise ValueError(
+            f"--fused-optimizer apex: apex is not installed with its CUDA extensions ({error}): "
+            "install it, or leave the flag out; the built-in optimizers compute the same"
+        ) from error
+    logger.info("Weights are updated by apex's %s", type(optimizer).__name__)
+    return optimizer
 
 
 def check_rule(name: str, checkpoint: Mapping[str, Any], source: Path | str) -> None:
@@ -195,15 +227,34 @@ def load_optimizer(
     Raises:
         ValueError: the state is that of another model or rule
     """
-    # Public states are those of optimizers that were not fused, which keep other counters.
-    implementation = {k: v for k, v in optimizer.defaults.items() if k in ("fused", "foreach")}
-    groups = [group | implementation for group in state.get("param_groups", ())]
     try:
-        optimizer.load_state_dict({**state, "param_groups": groups})
-    except (ValueError, KeyError, TypeError) as error:
+        optimizer.load_state_dict(_converted(state, optimizer))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{source}: its optimizer does not fit: {error}") from error
-    for group in optimizer.param_groups:
-        group |= {k: v for k, v in optimizer.defaults.items() if k in SETTINGS}
+
+
+def _converted(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The state as an optimizer keeps it, with the settings that it was made with.
+
+    PyTorch's count the steps of each parameter, LAMB and apex's those of a group.
+    """
+    values_of = {index: dict(values) for index, values in state["state"].items()}
+    groups = []
+    for saved in state["param_groups"]:
+        group = optimizer.defaults | {"params": saved["params"]}
+        own = [values_of[index] for index in saved["params"] if index in values_of]
+        counts = [int(values["step"]) for values in own if "step" in values]
+        num_steps = saved.get("step", max(counts, default=None))
+        if isinstance(optimizer, torch.optim.Adam):  # AdamW is one
+            for values in own:
+                values.setdefault("step", torch.tensor(float(num_steps)))
+        else:
+            for values in own:
+                values.pop("step", None)
+            if num_steps is not None:
+                group["step"] = int(num_steps)
+        groups.append(group)
+    return {"state": values_of, "param_groups": groups}
 
 
 def warmup_then_inverse_root(step: int, peak: float, warmup_steps: int) -> float:

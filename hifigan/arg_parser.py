@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import flag, flag_name, literal_tuple
-from common.config import ONLY_COMPATIBLE, OPTIMIZERS, ClipsConfig, require
+from common.config import (
+    FUSED_OPTIMIZER_HELP,
+    FUSED_OPTIMIZERS,
+    ONLY_COMPATIBLE,
+    OPTIMIZERS,
+    ClipsConfig,
+    require,
+)
 from common.files import is_file
 
 DIVISORS = (1, 2, 4, 8)  # what the smallest layer and the groups of the discriminators allow
@@ -210,6 +217,7 @@ class HiFiGANOptimizerConfig:
     """Optimization: update rule and schedule, of generator and discriminators alike."""
 
     optimizer: str = flag("adamw", choices=OPTIMIZERS, help="update rule")
+    fused_optimizer: str = flag("auto", choices=FUSED_OPTIMIZERS, help=FUSED_OPTIMIZER_HELP)
     learning_rate: float = flag(short="-lr", help="learning rate of the first epoch")
     lr_decay: float = flag(0.9998, help="factor of the learning rate after each epoch")
     fine_tune_lr_factor: float = flag(1.0, help="factor of the learning rate with --fine-tuning")

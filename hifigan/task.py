@@ -71,6 +71,7 @@ class HiFiGANTask:
         self.loss_mel_spectrogram = MelSpectrogram(loss_audio, "same").to(processes.device)
         rule = UpdateRule(
             name=optimization.optimizer,
+            fused=optimization.fused_optimizer,
             learning_rate=optimization.learning_rate,
             betas=optimization.adam_betas,
             eps=EPS,
