@@ -40,6 +40,7 @@ from common.launch import (
 )
 from common.loaders import EpochBatches, make_loader
 from common.pitch import load_pitch_statistics
+from common.signals import StopRequest
 from common.tb_dllogger import configure_console
 from common.text import TextProcessor
 from common.text.symbols import PADDING, symbol_set
@@ -115,20 +116,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         *get_type_hints(Settings).values(),
     )
     given = parser.parse(argv)
-    try:
-        run = parser.build(RunConfig, given)
-        processes = Processes(run.cuda)
-        start = find_start(run, parser.build(StartConfig, given))
-        settings = resolve_settings(parser, given, start)
-        check_outputs(run)
-        if settings.data.pitch_online_dir is not None:
-            check_folder(settings.data.pitch_online_dir, "--pitch-online-dir")
-        trainer = make_trainer(settings, start, processes)
-        if start is not None and start.continues:
-            trainer.restore({"FastPitch": start.path})
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    train_to_end(trainer, parser.prog)
+    with StopRequest() as stop:
+        try:
+            run = parser.build(RunConfig, given)
+            processes = Processes(run.cuda)
+            start = find_start(run, parser.build(StartConfig, given))
+            settings = resolve_settings(parser, given, start)
+            check_outputs(run)
+            if settings.data.pitch_online_dir is not None:
+                check_folder(settings.data.pitch_online_dir, "--pitch-online-dir")
+            trainer = make_trainer(settings, start, processes)
+            if start is not None and start.continues:
+                trainer.restore({"FastPitch": start.path})
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
+        train_to_end(trainer, parser.prog, stop)
 
 
 def find_start(run: RunConfig, start: StartConfig) -> Start | None:

@@ -189,6 +189,12 @@ class RunConfig:
     epochs_per_checkpoint: int = flag(
         50, also=("checkpoint_interval",), help="epochs between checkpoints"
     )
+    checkpoint_every_steps: int | None = flag(
+        None, help="optimizer steps between checkpoints in the middle of epochs (default: none)"
+    )
+    checkpoint_every_minutes: float | None = flag(
+        None, help="minutes between checkpoints in the middle of epochs (default: none)"
+    )
     keep_milestones: tuple[int, ...] = flag(
         tuple(range(100, 1000, 100)), help="epochs whose checkpoints are never removed"
     )
@@ -234,13 +240,9 @@ class RunConfig:
             require(getattr(self, name) > 0, name, "must be positive", getattr(self, name))
         for name in ("epochs", "num_workers", "seed"):
             require(getattr(self, name) >= 0, name, "must not be negative", getattr(self, name))
-        if self.epochs_this_job is not None:
-            require(
-                self.epochs_this_job > 0,
-                "epochs_this_job",
-                "must be positive",
-                self.epochs_this_job,
-            )
+        for name in ("epochs_this_job", "checkpoint_every_steps", "checkpoint_every_minutes"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, "must be positive", value)
         require(0 <= self.ema_decay < 1, "ema_decay", "must lie in [0, 1)", self.ema_decay)
 
 

@@ -17,6 +17,7 @@ from common.config import RunConfig
 from common.distributed import Processes
 from common.files import check_file, check_folder
 from common.precision import set_tf32
+from common.signals import StopRequest
 from common.tb_dllogger import FileLogger, NullLogger, TrainingLogger
 from common.trainer import Trainer, TrainingFailed
 
@@ -107,11 +108,11 @@ def make_report(run: RunConfig, settings: Any, processes: Processes) -> Training
     return report
 
 
-def train_to_end(trainer: Trainer, program: str) -> None:
+def train_to_end(trainer: Trainer, program: str, stop: StopRequest) -> None:
     """Trains; ends with exit code 130 when interrupted, and with 1 when files cannot be written or
-    too many steps were not finite."""
+    too many steps were not finite. Returns when a signal asks to stop, too."""
     try:
-        trainer.fit()
+        trainer.fit(stop)
     except KeyboardInterrupt:
         logger.warning("Interrupted: the same command with --resume continues")
         sys.exit(130)

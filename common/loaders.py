@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.distributed import Processes
 from common.parallel import available_cores
+from common.signals import leave_stopping_to_parent
 
 
 class EpochBatches(Sampler):
@@ -24,6 +25,11 @@ class EpochBatches(Sampler):
         processes: that share the epoch
         seed: of the shuffling, which leaves a last, smaller round of batches out; None keeps the
             order and every item
+
+    Attributes:
+        epoch: whose order it is
+        num_done: items of a shuffled order, over all processes, that the epoch does not begin with
+            because they had their turn before training was resumed
     """
 
     def __init__(
@@ -34,15 +40,16 @@ class EpochBatches(Sampler):
         self.processes = processes
         self.seed = seed
         self.epoch = 0
+        self.num_done = 0
 
     def __len__(self) -> int:
         rank, world_size = self.processes.rank, self.processes.world_size
         if self.seed is not None:
-            return self.num_items // (self.batch_size * world_size)
+            return max(0, self.num_items - self.num_done) // (self.batch_size * world_size)
         return len(range(rank, -(-self.num_items // self.batch_size), world_size))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = self._order()
+        order = self._order()[self.num_done :]
         for turn in range(len(self)):
             batch = turn * self.processes.world_size + self.processes.rank
             items = order[batch * self.batch_size : (batch + 1) * self.batch_size]
@@ -71,5 +78,10 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
+        worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # its own: starting an epoch draws no global random number
     )
+
+
+def _begin_worker(_: int) -> None:
+    leave_stopping_to_parent()

@@ -37,11 +37,26 @@ class PendingMetrics:
         self._names = list(metrics)
         self._rows.append(torch.stack([value.detach().double() for value in metrics.values()]))
 
-    def read(self) -> list[dict[str, float]]:
-        """The steps since the last reading; one synchronization with the device."""
-        rows = self.processes.sum(torch.stack(self._rows)).tolist()
+    def read(
+        self, more: Mapping[str, float] | None = None
+    ) -> tuple[list[dict[str, float]], dict[str, float]]:
+        """The steps since the last reading; one synchronization with the device.
+
+        Args:
+            more: numbers of this process, to be summed on the way
+
+        Returns:
+            The metrics of each step, and the sums of `more` over all processes
+        """
+        more = more or {}
+        num_values = len(self._rows) * len(self._names)
+        own = torch.tensor([*more.values()], dtype=torch.double).to(self.processes.device)
+        values = self.processes.sum(torch.cat([*self._rows, own])).tolist()
         self._rows = []
-        return [dict(zip(self._names, row, strict=True)) for row in rows]
+        starts = range(0, num_values, len(self._names))
+        rows = [values[start : start + len(self._names)] for start in starts]
+        sums = dict(zip(more, values[num_values:], strict=True))
+        return [dict(zip(self._names, row, strict=True)) for row in rows], sums
 
 
 class WeightedMeans:

@@ -79,6 +79,9 @@ class TrainingLogger(Protocol):
     def audio(self, name: str, audio: Tensor, sampling_rate: int, epoch: int) -> None:
         """Lets hear audio, (T_audio,) in [-1, 1]."""
 
+    def flush(self) -> None:
+        """Writes what came so far, so that it outlives this process."""
+
     def close(self) -> None:
         """Writes what is left."""
 
@@ -93,6 +96,8 @@ class NullLogger:
     def figure(self, name: str, figure: Figure, epoch: int) -> None: ...
 
     def audio(self, name: str, audio: Tensor, sampling_rate: int, epoch: int) -> None: ...
+
+    def flush(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -135,6 +140,11 @@ class FileLogger:
     def audio(self, name: str, audio: Tensor, sampling_rate: int, epoch: int) -> None:
         """Lets hear audio in TensorBoard, (T_audio,) in [-1, 1]."""
         self._tensorboard.add_audio(name, audio, epoch, sampling_rate)
+
+    def flush(self) -> None:
+        """Writes what came so far, so that it outlives this process."""
+        self._json.flush()
+        self._tensorboard.flush()
 
     def close(self) -> None:
         """Writes what is left."""

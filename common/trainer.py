@@ -7,12 +7,10 @@ import itertools
 import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -21,60 +19,17 @@ from common.checkpoint import load_checkpoint, not_finite
 from common.checkpoint_folder import Best, CheckpointFolder, Moment
 from common.config import RunConfig
 from common.distributed import Processes
-from common.metrics import Metrics, PendingMetrics, Stopwatch, WeightedMeans
+from common.epoch_log import EpochLog
+from common.metrics import Stopwatch, WeightedMeans
+from common.pauses import Pauses
 from common.random_state import random_state_kept, random_states, restore_random_states
+from common.signals import Stopped, StopRequest
+from common.task import Progress, Samples, Task
 from common.tb_dllogger import TrainingLogger
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["Progress", "Samples", "Task", "Trainer", "TrainingFailed"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where training is, counted from 1."""
-
-    epoch: int
-    step: int  # optimizer steps since the beginning
-
-
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """What a model makes of a few clips, to look at and listen to."""
-
-    figures: Mapping[str, Figure] = field(default_factory=dict)
-    audio: Mapping[str, Tensor] = field(default_factory=dict)  # (T_audio,) in [-1, 1]
-    sampling_rate: int = 0
-
-
-class Task(Protocol):
-    """A model and how it learns; the Trainer calls, the Task computes."""
-
-    files: Sequence[str]  # names of a checkpoint's files; the last is needed only to continue
-
-    def train_step(self, micro_batches: Sequence[Any], progress: Progress) -> Metrics:
-        """One optimizer step; this process's share of the means over the global batch.
-
-        Where the step may be skipped, `bad_step` among them says so: its shares add up to 1.
-        """
-
-    def eval_step(self, batch: Any) -> dict[str, tuple[Metrics, Tensor]]:
-        """For each scope (val, val_ema): means over a batch, and how much they weigh."""
-
-    def num_frames(self, batch: Any) -> Tensor:
-        """() frames of work in a batch, for the throughput."""
-
-    def samples(self, batch: Any) -> Samples:
-        """Pictures and audio of a validation batch."""
-
-    def state_dict(self, progress: Progress) -> dict[str, dict[str, Any]]:
-        """What each file of a checkpoint holds, by name: tensors and plain values."""
-
-    def load_state_dict(
-        self, states: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Path]
-    ) -> Progress:
-        """Restores `state_dict`, says how far it was; errors name the sources."""
 
 
 class Trainer:
@@ -83,7 +38,7 @@ class Trainer:
     Args:
         task: what to train
         run: how long, and where to
-        train_loader: its batch sampler has an `epoch`
+        train_loader: its batch sampler is an `EpochBatches`
         validation_loader: of the same kind of batches
         processes: that train together
         report: where to report to
@@ -107,8 +62,11 @@ class Trainer:
         self.checkpoints = CheckpointFolder(run.output, task.files, run.keep_milestones)
         self.bad_steps = BadSteps(processes, run.max_bad_steps)
         self.steps_per_epoch = len(train_loader) // run.grad_accumulation
+        self.epoch_log = EpochLog(processes, self.bad_steps, report)
         self.epoch = 0  # epochs done
+        self.clips_done = 0  # of the epoch after these, over all processes
         self.step = 0
+        self._saved_step = 0
 
     def restore(self, paths: Mapping[str, Path]) -> None:
         """Continues from a checkpoint.
@@ -127,6 +85,7 @@ class Trainer:
         except KeyError as error:
             raise ValueError(f"{where}: cannot be continued: it has no {error.args[0]}") from error
         self.epoch, self.step = progress.epoch, progress.step
+        self._saved_step = self.step
         state = states[self.task.files[-1]]
         restore_random_states(state.get("random_state"), self.processes, where)
         if "training" in state:  # checkpoints of old have none
@@ -134,81 +93,116 @@ class Trainer:
         if self.processes.is_main:
             logger.info("Resumed from %s: epoch %d, step %d", where, self.epoch, self.step)
 
-    def fit(self) -> None:
-        """Trains up to the last epoch; with `--epochs 0`, only validates.
+    def fit(self, stop: StopRequest | None = None) -> None:
+        """Trains up to the last epoch, or until asked to stop, which saves a checkpoint first;
+        with `--epochs 0`, only validates.
+
+        Args:
+            stop: may ask this process; one that was asked ends all
 
         Raises:
             TrainingFailed: too many steps in a row were not finite, or the weights are not, or
                 the processes do not begin at the same step
         """
-        self._check_agreement()
-        if self.run.epochs == 0:
-            self._validate(self.epoch)
-            return
-        if self.epoch >= self.run.epochs:
-            logger.info("Nothing to do: %d of %d epochs are done", self.epoch, self.run.epochs)
-            return
+        stop = stop or StopRequest()
+        try:
+            self._agree_to_begin(stop)
+            if self.run.epochs == 0:
+                self._validate(self.epoch, stop)
+            elif self.epoch >= self.run.epochs:
+                logger.info("Nothing to do: %d of %d epochs are done", self.epoch, self.run.epochs)
+            else:
+                self._train(stop)
+        except Stopped:
+            if self.step != self._saved_step:
+                self._save()
+            if self.processes.is_main:
+                logger.warning(
+                    "Stopped after step %d, as a signal asked: the same command with --resume "
+                    "continues",
+                    self.step,
+                )
+
+    def _train(self, stop: StopRequest) -> None:
         epochs = []
+        pauses = Pauses(self.run, self.processes, stop)
         last_epoch = self.run.epochs
         if self.run.epochs_this_job is not None:
             last_epoch = min(last_epoch, self.epoch + self.run.epochs_this_job)
         for epoch in range(self.epoch + 1, last_epoch + 1):
-            epochs.append(self._train_epoch(epoch))
+            epochs.append(self._train_epoch(epoch, pauses))
             is_last = epoch == last_epoch
             losses = {}
             with random_state_kept(self.processes.device):
                 if epoch % self.run.validation_freq == 0 or is_last:
-                    losses = self._validate(epoch)
+                    losses = self._validate(epoch, stop)
                 if epoch % self.run.samples_freq == 0 or is_last:
                     self._show_samples(epoch)
+            self.epoch, self.clips_done = epoch, 0
+            self.epoch_log.reset()
             if epoch % self.run.epochs_per_checkpoint == 0 or is_last:
                 self._mark_if_best(epoch, losses)
-                self._save(epoch)
+                self._save()
+                pauses.saved()
         means = _means(epochs[-self.run.benchmark_epochs_num :])
         if means:
             self.report.log("train_avg", (), means)
 
-    def _train_epoch(self, epoch: int) -> dict[str, float]:
-        """The means over the epoch's good steps."""
-        self.train_loader.batch_sampler.epoch = epoch
-        epoch_watch = watch = Stopwatch()
-        unread, steps = PendingMetrics(self.processes), []
-        groups = itertools.islice(self._groups(self.train_loader), self.steps_per_epoch)
-        bar = tqdm(groups, f"epoch {epoch}", self.steps_per_epoch, leave=False, disable=None)
-        for iteration, micro_batches in enumerate(bar, start=1):
+    def _train_epoch(self, epoch: int, pauses: Pauses) -> dict[str, float]:
+        """The means over the epoch's good steps, with those of before a resume."""
+        batches = self.train_loader.batch_sampler
+        batches.epoch, batches.num_done = epoch, self.clips_done
+        clips_per_step = self.run.batch_size * self.run.grad_accumulation
+        clips_per_step *= self.processes.world_size
+        num_done = -(-self.clips_done // clips_per_step)  # steps
+        num_steps = num_done + len(self.train_loader) // self.run.grad_accumulation
+        groups = itertools.islice(self._groups(self.train_loader), num_steps - num_done)
+        bar = tqdm(groups, f"epoch {epoch}", num_steps, initial=num_done, leave=False, disable=None)
+        self.epoch_log.begin()
+        pauses.begin(self.step)
+        for iteration, micro_batches in enumerate(bar, start=num_done + 1):
             self.step += 1
             shares = self.task.train_step(micro_batches, Progress(epoch=epoch, step=self.step))
+            self.clips_done += clips_per_step
             frames = sum(self.task.num_frames(batch) for batch in micro_batches)
-            unread.add(shares | {"frames": frames})
-            self.bad_steps.add(self.step, micro_batches, shares)
-            if iteration % self.run.step_logs_interval and iteration < self.steps_per_epoch:
+            self.epoch_log.add(self.step, micro_batches, shares, frames)
+            is_logged = iteration % self.run.step_logs_interval == 0 or iteration == num_steps
+            if not is_logged and not pauses.is_due(self.step):
                 continue
-            rows = unread.read()  # the only synchronization
-            seconds, watch = watch.seconds, Stopwatch()
-            speed = {"frames/s": sum(row.pop("frames") for row in rows) / seconds}
-            speed["took"] = seconds / len(rows)
-            good = [row | speed for row in self.bad_steps.read(rows)]
-            if not good:
-                continue
-            steps += good
-            self.report.log("train", (epoch, iteration, self.steps_per_epoch), good[-1])
-            bar.set_postfix_str(f"loss {good[-1]['loss']:.4g}, {speed['frames/s']:,.0f} frames/s")
-        means = _means(steps)
-        if means:
-            means["took"] = epoch_watch.seconds
-            self.report.log("train_avg", (epoch,), means)
-        return means
+            wishes = self.epoch_log.read(pauses.wishes())  # the only synchronization
+            pause = pauses.agree(self.step, wishes)
+            if is_logged or any(pause):
+                logged = self.epoch_log.log(epoch, iteration, num_steps)
+                if logged:
+                    bar.set_postfix_str(
+                        f"loss {logged['loss']:.4g}, {logged['frames/s']:,.0f} frames/s"
+                    )
+            if any(pause):
+                self._save()
+                pauses.saved()
+            if pause.stop:
+                raise Stopped
+        return self.epoch_log.end(epoch)
 
-    def _validate(self, epoch: int) -> dict[str, float]:
-        """The loss by scope, over the batches of all processes, of which some may have none."""
+    def _validate(self, epoch: int, stop: StopRequest) -> dict[str, float]:
+        """The loss by scope, over the batches of all processes, of which some may have none.
+
+        Raises:
+            Stopped: a process was asked to before the end
+        """
         watch, means, num_frames = Stopwatch(), {}, torch.zeros((), device=self.processes.device)
         for batch in self.validation_loader:
+            if stop.requested:
+                break
             batch = batch.to(self.processes.device)
             num_frames = num_frames + self.task.num_frames(batch)
             for scope, (metrics, weight) in self.task.eval_step(batch).items():
                 means.setdefault(scope, WeightedMeans(self.processes)).add(metrics, weight)
         names = {scope: scope_means.names for scope, scope_means in means.items()}
-        names = next(filter(None, self.processes.gather(names)), {})
+        gathered = self.processes.gather((stop.requested, names))
+        if any(is_asked for is_asked, _ in gathered):
+            raise Stopped
+        names = next((names for _, names in gathered if names), {})
         frames = float(self.processes.sum(num_frames))
         losses = {}
         for scope in names:
@@ -243,13 +237,14 @@ class Trainer:
         if math.isfinite(loss) and (best is None or best.scope != scope or loss < best.loss):
             self.checkpoints.best = Best(epoch=epoch, loss=loss, scope=scope)
 
-    def _save(self, epoch: int) -> None:
+    def _save(self) -> None:
         """Writes a checkpoint, in the main process; what fails there fails in all."""
-        states = random_states(self.processes)
+        self.report.flush()
+        random_state = random_states(self.processes)
         error = None
         if self.processes.is_main:
             try:
-                self._write(Moment(epoch), states)
+                self._write(random_state)
             except (OSError, TrainingFailed) as failure:
                 error = failure
         errors = self.processes.gather(None if error is None else str(error))
@@ -257,17 +252,21 @@ class Trainer:
             raise error
         if errors[0] is not None:
             raise TrainingFailed(errors[0])
+        self._saved_step = self.step
 
-    def _write(self, moment: Moment, random_state: list[dict[str, Any]]) -> None:
-        states = self.task.state_dict(Progress(epoch=moment.epoch, step=self.step))
+    def _write(self, random_state: list[dict[str, Any]]) -> None:
+        states = self.task.state_dict(Progress(epoch=self.epoch, step=self.step))
         if broken := not_finite(states):
             raise TrainingFailed(
                 f"after step {self.step}, {', '.join(broken[:3])} and so on are not finite: no "
                 "checkpoint is saved; --resume continues from the last good one"
             )
+        moment = Moment(self.epoch + 1, self.step) if self.clips_done else Moment(self.epoch)
         states[self.task.files[-1]] |= {
             "random_state": random_state,
             "training": {
+                "clips_done": self.clips_done,
+                "epoch_log": self.epoch_log.state_dict(),
                 "bad_steps_in_a_row": self.bad_steps.in_a_row,
                 "checkpoints": self.checkpoints.state_dict(moment),
             },
@@ -280,18 +279,23 @@ class Trainer:
         Args:
             folders: that the checkpoint is in
         """
+        self.clips_done = state["clips_done"]
+        self.epoch_log.load_state_dict(state["epoch_log"])
         self.bad_steps.in_a_row = state["bad_steps_in_a_row"]
         if all(folder.resolve() == self.run.output.resolve() for folder in folders):
             self.checkpoints.load_state_dict(state["checkpoints"])
 
-    def _check_agreement(self) -> None:
-        begins = self.processes.gather((self.epoch, self.step))
-        if len(set(begins)) > 1:
-            told = ", ".join(f"{rank} at step {step}" for rank, (_, step) in enumerate(begins))
+    def _agree_to_begin(self, stop: StopRequest) -> None:
+        begins = self.processes.gather((self.step, stop.requested))
+        steps = [step for step, _ in begins]
+        if len(set(steps)) > 1:
+            told = ", ".join(f"{rank} at step {step}" for rank, step in enumerate(steps))
             raise TrainingFailed(
                 f"the processes do not begin at the same step (process {told}): --output "
                 f"{self.run.output} must be one folder for all of them"
             )
+        if any(is_asked for _, is_asked in begins):
+            raise Stopped
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

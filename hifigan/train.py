@@ -27,6 +27,7 @@ from common.launch import (
 )
 from common.recordings import read_recordings
 from common.segments import make_segment_loader
+from common.signals import StopRequest
 from common.tb_dllogger import configure_console
 from common.trainer import Trainer
 from hifigan.arg_parser import (
@@ -103,18 +104,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m hifigan.train",
     )
     given = parser.parse(argv)
-    try:
-        run = parser.build(RunConfig, given)
-        processes = Processes(run.cuda)
-        check_outputs(run)
-        start = find_start(parser, given)
-        settings = resolve_settings(parser, given, start)
-        trainer = make_trainer(settings, start, processes)
-        if start is not None and start.continues:
-            trainer.restore(start.files)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    train_to_end(trainer, parser.prog)
+    with StopRequest() as stop:
+        try:
+            run = parser.build(RunConfig, given)
+            processes = Processes(run.cuda)
+            check_outputs(run)
+            start = find_start(parser, given)
+            settings = resolve_settings(parser, given, start)
+            trainer = make_trainer(settings, start, processes)
+            if start is not None and start.continues:
+                trainer.restore(start.files)
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
+        train_to_end(trainer, parser.prog, stop)
 
 
 def find_start(parser: FlagParser, given: Mapping[str, Any]) -> Start | None:

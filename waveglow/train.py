@@ -25,6 +25,7 @@ from common.launch import (
 )
 from common.recordings import read_recordings
 from common.segments import make_segment_loader
+from common.signals import StopRequest
 from common.tb_dllogger import configure_console
 from common.trainer import Trainer
 from models import load_vocoder_to_train
@@ -84,18 +85,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m waveglow.train",
     )
     given = parser.parse(argv)
-    try:
-        run = parser.build(RunConfig, given)
-        processes = Processes(run.cuda)
-        check_outputs(run)
-        start = find_start(run, parser.build(StartConfig, given))
-        settings = resolve_settings(parser, given, start)
-        trainer = make_trainer(settings, start, processes)
-        if start is not None and start.continues:
-            trainer.restore({"WaveGlow": start.path})
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    train_to_end(trainer, parser.prog)
+    with StopRequest() as stop:
+        try:
+            run = parser.build(RunConfig, given)
+            processes = Processes(run.cuda)
+            check_outputs(run)
+            start = find_start(run, parser.build(StartConfig, given))
+            settings = resolve_settings(parser, given, start)
+            trainer = make_trainer(settings, start, processes)
+            if start is not None and start.continues:
+                trainer.restore({"WaveGlow": start.path})
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
+        train_to_end(trainer, parser.prog, stop)
 
 
 def find_start(run: RunConfig, start: StartConfig) -> Start | None:

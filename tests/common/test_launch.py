@@ -7,6 +7,7 @@ import pytest
 
 from common.checkpoint import load_checkpoint
 from common.launch import train_to_end
+from common.signals import StopRequest
 from tests.common.test_trainer import checkpoints_in, make_trainer
 
 
@@ -14,7 +15,7 @@ def ending(trainer, caplog):
     """Exit code and last word of a training."""
     caplog.set_level("INFO")
     with pytest.raises(SystemExit) as end:
-        train_to_end(trainer, "train.py")
+        train_to_end(trainer, "train.py", StopRequest())
     return end.value.code, caplog.records[-1].message
 
 

@@ -143,6 +143,8 @@ class Notes:
         assert sampling_rate == 22050
         self.shown.append((name, epoch))
 
+    def flush(self) -> None: ...
+
     def close(self) -> None: ...
 
     def of(self, scope: str) -> dict[tuple[int, ...], dict[str, float]]:
@@ -160,13 +162,22 @@ def make_trainer(
     **settings,
 ) -> Trainer:
     run = RunConfig(
-        **{"output": folder, "epochs": 3, "batch_size": 2, "epochs_per_checkpoint": 1} | settings
+        **{
+            "output": folder,
+            "epochs": 3,
+            "batch_size": 2,
+            "epochs_per_checkpoint": 1,
+            "num_workers": 0,
+            **settings,
+        }
     )
     processes = processes or Processes(cuda=False)
 
     def loader(values: Tensor, seed: int | None):
         batches = EpochBatches(len(values), run.batch_size, processes, seed)
-        return make_loader(FixedNumbers(values), batches, collate, 0, pin_memory=False)
+        return make_loader(
+            FixedNumbers(values), batches, collate, run.num_workers, pin_memory=False
+        )
 
     return Trainer(
         FindMean(processes),
