@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.checkpoint import load_weights
 from common.config import RunConfig
@@ -103,8 +103,11 @@ class Learner:
 
     def share(self, values: Mapping[str, Any]) -> Metrics:
         """This process's share of values that are the same on all."""
+        device, world_size = self.processes.device, self.processes.world_size
+        # A GPU is told a number by `full` without waiting for it, and by `as_tensor` with.
         return {
-            name: torch.as_tensor(value, device=self.processes.device) / self.processes.world_size
+            name: (value if isinstance(value, Tensor) else torch.full((), value, device=device))
+            / world_size
             for name, value in values.items()
         }
 

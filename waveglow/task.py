@@ -91,7 +91,7 @@ class WaveGlowTask:
     def num_frames(self, batch: AudioBatch) -> Tensor:
         """() mel frames in a batch."""
         num_frames = batch.audio.numel() // self.audio.hop_length
-        return torch.tensor(num_frames, device=batch.audio.device)
+        return torch.full((), num_frames, device=batch.audio.device)
 
     @torch.no_grad()
     def samples(self, batch: AudioBatch) -> Samples:

@@ -24,7 +24,7 @@ from tests.fastpitch.test_model import load
 
 pytestmark = pytest.mark.gpu
 
-EXACT = 1e-6  # relative error of a float32 product, which TF32 misses by far
+EXACT = 1e-5  # relative error of a float32 product, which TF32 misses by far
 
 
 @pytest.fixture
@@ -105,13 +105,11 @@ def test_lamb_steps_as_on_a_cpu(cuda, weight_decay):
         assert_close(ours.cpu(), theirs)
 
 
-def product_error(device, amp=False):
-    """Relative error of a float32 product, and its type."""
+def product_error(device):
+    """Relative error of a float32 product."""
     factors = torch.randn(2, 256, 256, device=device)
     exact = factors[0].double() @ factors[1].double()
-    with torch.autocast("cuda", enabled=amp):
-        product = factors[0] @ factors[1]
-    return float((product - exact).norm() / exact.norm())
+    return float((factors[0] @ factors[1] - exact).norm() / exact.norm())
 
 
 def test_tf32_is_used_where_allowed_and_only_there(ampere, precision_restored):

@@ -77,10 +77,10 @@ def test_steps_in_half_precision_are_near_those_in_full(
     if precision == "bf16":
         request.getfixturevalue("ampere")
     # Weights that stay as they are, so that each step compares for itself.
-    still = ("--learning-rate", "1e-12", "--epochs", "2")
+    still = ("--learning-rate", "1e-12", "--epochs", "4")
     full = train(plan, model, "fp32", tmp_path / "full", *still, "--no-tf32")
     half = train(plan, model, precision, tmp_path / "half", *still)
-    assert len(half) > len(full) / 2, "steps whose gradients overflow become rare"
+    assert len(half) > len(full) / 4, "the scale comes down until steps are taken"
     for step, metrics in half.items():
         assert metrics["train_loss"] == pytest.approx(full[step]["train_loss"], **NEAR)
         assert metrics["train_grad_norm"] == pytest.approx(full[step]["train_grad_norm"], rel=0.1)
