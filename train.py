@@ -24,7 +24,6 @@ from common.config import (
     RunConfig,
     StartConfig,
     TextConfig,
-    from_setup,
     setup_of,
 )
 from common.distributed import Processes
@@ -83,7 +82,7 @@ class Start:
     contents: Mapping[str, Any]
     continues: bool  # the training that it belongs to; else only with its weights
 
-    @property
+    @functools.cached_property
     def setup(self) -> dict[str, Any]:
         """Its audio and text settings."""
         return train_setup(self.contents, self.path)
@@ -93,11 +92,10 @@ class Start:
         """Mean and standard deviation in Hz."""
         return pitch_statistics(self.contents, self.path)
 
-    @property
-    def pretrained(self) -> Pretrained:
+    def pretrained(self, symbol_set_unless_said: str) -> Pretrained:
         """Its weights, and what they are the weights of."""
         try:
-            symbols = symbol_set(from_setup(TextConfig, self.setup).symbol_set)
+            symbols = symbol_set(self.setup.get("symbol_set", symbol_set_unless_said))
         except ValueError as error:
             raise ValueError(f"{self.path}: its train_setup cannot be used: {error}") from error
         return Pretrained(
@@ -253,12 +251,25 @@ def make_model(settings: Settings, start: Start | None) -> FastPitch:
         )
     model = FastPitch(settings.model, data.pitch_mean, data.pitch_std)
     untrained = frozenset()
-    if start is not None and not start.continues:
+    if start is not None and start.continues:
+        tell_of_thaw(frozen, start)
+    elif start is not None:
         symbols = symbol_set(settings.text.symbol_set)
-        untrained = transfer_weights(model, symbols, start.pretrained)
+        try:
+            pretrained = start.pretrained(settings.text.symbol_set)
+            untrained = transfer_weights(model, symbols, pretrained)
+        except ValueError as error:
+            raise ValueError(f"--init-from-checkpoint {error}") from error
         model.set_pitch_statistics(data.pitch_mean, data.pitch_std)
     freeze(model, frozen, untrained)
     return model
+
+
+def tell_of_thaw(frozen: Sequence[str], start: Start) -> None:
+    """Says which parts a continued training had frozen, and this run has not."""
+    thawed = [part for part in start.setup.get("freeze", ()) if part not in frozen]
+    if thawed:
+        logger.info("Frozen until %s, and learning from now on: %s", start.path, ", ".join(thawed))
 
 
 def read_datasets(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.checkpoint import fitting_weights, load_weights
+from common.checkpoint import fitting_weights, load_weights, not_finite
+from common.launch import check_as_trained
 from fastpitch.arg_parser import PARTS, FastPitchConfig
 from fastpitch.model import FastPitch
 
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 SYMBOL_EMBEDDING = "encoder.word_emb.weight"
 SPEAKER_EMBEDDING = "speaker_emb.weight"
 ENERGY_PARTS = ("energy_predictor", "energy_embedding")
+ENERGY_PREFIXES = tuple(prefix for part in ENERGY_PARTS for prefix in PARTS[part])
+# What may differ from the model that the weights come from; and all dropout.
+MAY_DIFFER = {"n_symbols", "padding_idx", "n_speakers", "speaker_emb_weight", "energy_conditioning"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,15 @@ class Pretrained:
     config: FastPitchConfig
     weights: Mapping[str, Tensor]
     symbols: Sequence[str]  # in the order of its embedding's rows
+
+    def __post_init__(self) -> None:
+        if len(self.symbols) != self.config.n_symbols:
+            raise ValueError(
+                f"{self.path}: has embeddings of {self.config.n_symbols} symbols, but its symbol "
+                f"set has {len(self.symbols)}: whose they are is not known. The set that it was "
+                "trained with must be its train_setup's symbol_set; --symbol-set counts only where "
+                "that says none"
+            )
 
 
 def transfer_weights(
@@ -49,21 +63,26 @@ def transfer_weights(
         The names of those `PARTS` that hold weights which nobody trained
 
     Raises:
-        ValueError: the weights contradict their own config, or differ from the model in more than
-            symbols, speakers and energy conditioning
+        ValueError: the weights contradict their own config or are not finite, or the models differ
+            in more than symbols, speakers, energy conditioning and dropout
     """
-    with torch.device("meta"):
-        source = FastPitch(pretrained.config)
-    weights = fitting_weights(source, pretrained.weights, pretrained.path)
     ours, theirs = model.config, pretrained.config
+    _check_sizes(ours, theirs, pretrained.path)
+    with torch.device("meta"):
+        source = FastPitch(theirs)
+    weights = fitting_weights(source, pretrained.weights, pretrained.path)
+    if broken := not_finite(weights):
+        raise ValueError(
+            f"{pretrained.path}: {', '.join(broken[:3])} hold NaN or infinity, as when training "
+            "diverges: take an earlier checkpoint"
+        )
     untrained = set()
-    if ours.symbols_embedding_dim == theirs.symbols_embedding_dim:  # else nothing can be carried
-        if tuple(symbols) != tuple(pretrained.symbols):
-            untrained |= _carry_symbols(weights, model, symbols, pretrained)
-        if ours.n_speakers != theirs.n_speakers:
-            untrained |= _carry_speakers(weights, model, pretrained)
-        if ours.energy_conditioning and not theirs.energy_conditioning:
-            untrained |= _begin_energy(weights, model, pretrained)
+    if tuple(symbols) != tuple(pretrained.symbols):
+        untrained |= _carry_symbols(weights, model, symbols, pretrained)
+    if ours.n_speakers != theirs.n_speakers:
+        untrained |= _carry_speakers(weights, model, pretrained)
+    if ours.energy_conditioning != theirs.energy_conditioning:
+        untrained |= _change_energy(weights, model, pretrained)
     load_weights(model, weights, pretrained.path)
     return frozenset(untrained)
 
@@ -101,21 +120,24 @@ def freeze(model: FastPitch, parts: Sequence[str], untrained: Collection[str] = 
         )
 
 
+def _check_sizes(ours: FastPitchConfig, theirs: FastPitchConfig, path: Path) -> None:
+    """Refuses another network, even one whose weights have the same shapes."""
+    names = {name for name in vars(ours) if name in MAY_DIFFER or name.startswith("p_")}
+    if not (ours.energy_conditioning and theirs.energy_conditioning):
+        names |= {name for name in vars(ours) if name.startswith("energy_")}
+    chosen = {name: value for name, value in vars(ours).items() if name in names}
+    check_as_trained(path, (ours, dataclasses.replace(theirs, **chosen)))
+
+
 def _carry_symbols(
     weights: dict[str, Tensor], model: FastPitch, symbols: Sequence[str], pretrained: Pretrained
 ) -> set[str]:
     """Gives every symbol that both know its old embedding."""
-    if len(pretrained.symbols) != pretrained.config.n_symbols:
-        raise ValueError(
-            f"{pretrained.path}: has embeddings of {pretrained.config.n_symbols} symbols, but its "
-            f"symbol set has {len(pretrained.symbols)}: whose they are is not known, so keep "
-            "--symbol-set as it is"
-        )
     old_rows = {symbol: row for row, symbol in enumerate(pretrained.symbols)}
     new_rows = {symbol: row for row, symbol in enumerate(symbols)}
     shared = [symbol for symbol in symbols if symbol in old_rows]
     embedding = model.encoder.word_emb.weight.detach().clone()
-    old = weights[SYMBOL_EMBEDDING]
+    old = weights[SYMBOL_EMBEDDING].to(embedding.dtype)
     embedding[[new_rows[symbol] for symbol in shared]] = old[[old_rows[s] for s in shared]]
     weights[SYMBOL_EMBEDDING] = embedding
     new = [symbol for symbol in symbols if symbol not in old_rows]
@@ -135,7 +157,7 @@ def _carry_speakers(
     path, old_count, count = pretrained.path, pretrained.config.n_speakers, model.config.n_speakers
     if old_count == 1:
         weights[SPEAKER_EMBEDDING] = model.speaker_emb.weight.detach().clone()
-        logger.info("Speakers: %s has none to tell apart; %d new embeddings", path, count)
+        logger.info("Speakers: %d new: %s knows one voice alone", count, path)
         return {"speaker_embedding"}
     old = weights.pop(SPEAKER_EMBEDDING)
     if count == 1:
@@ -160,10 +182,17 @@ def _carry_speakers(
     return {"speaker_embedding"}
 
 
-def _begin_energy(weights: dict[str, Tensor], model: FastPitch, pretrained: Pretrained) -> set[str]:
-    """Leaves energy conditioning as the model begins with it."""
-    for part in ENERGY_PARTS:
-        weights |= {name: value.detach() for name, value in _parameters_of(model, part).items()}
+def _change_energy(
+    weights: dict[str, Tensor], model: FastPitch, pretrained: Pretrained
+) -> set[str]:
+    """Leaves energy conditioning as the model begins with it, or takes it away."""
+    if not model.config.energy_conditioning:
+        for name in [name for name in weights if name.startswith(ENERGY_PREFIXES)]:
+            del weights[name]
+        logger.warning("Energy: what %s knows of it is dropped", pretrained.path)
+        return set()
+    own = model.state_dict()
+    weights |= {name: own[name] for name in own if name.startswith(ENERGY_PREFIXES)}
     logger.info("Energy: %s is without; its predictor and embedding are new", pretrained.path)
     return {*ENERGY_PARTS}
 

@@ -20,6 +20,7 @@ source scripts/training.sh
 : "${TRAIN_FILELIST:=filelists/ljs_audio_pitch_text_train_v3.txt}"
 : "${VAL_FILELIST:=filelists/ljs_audio_pitch_text_val.txt}"
 : "${CHECKPOINT:=}" # resume from this file
+: "${INIT_FROM_CHECKPOINT:=}" # fine-tune: begin with the weights of this file
 : "${RESUME:=true}" # continue from the newest checkpoint in OUTPUT_DIR
 : "${SEED:=1234}"
 : "${AMP:=false}"
@@ -35,17 +36,25 @@ source scripts/training.sh
 : "${WARMUP_STEPS:=1000}"
 : "${KL_LOSS_WARMUP:=100}" # epochs
 
-: "${PHONE:=true}" # phonemes in place of letters wherever the dictionary is sure
-: "${ENERGY:=true}"
-: "${TEXT_CLEANERS:=english_cleaners_v2}" # several are separated by spaces
-: "${SYMBOL_SET:=english_basic}"
+# What CHECKPOINT or INIT_FROM_CHECKPOINT says for itself, unless it is set here.
+if [[ -z "$CHECKPOINT$INIT_FROM_CHECKPOINT" ]]; then
+  : "${PHONE:=true}" # phonemes in place of letters wherever the dictionary is sure
+  : "${ENERGY:=true}"
+  : "${TEXT_CLEANERS:=english_cleaners_v2}" # several are separated by spaces
+fi
+: "${PHONE:=}"
+: "${ENERGY:=false}" # true adds it where a checkpoint is without
+: "${TEXT_CLEANERS:=}"
+: "${SYMBOL_SET:=}" # unset: english_basic
+: "${NSPEAKERS:=}" # unset: 1
 : "${APPEND_SPACES:=false}" # a space before and after every text
-: "${NSPEAKERS:=1}"
 : "${SAMPLING_RATE:=22050}" # or 44100
 : "${LOAD_PITCH_FROM_DISK:=true}"
 : "${LOAD_MEL_FROM_DISK:=false}"
 
-check_switches RESUME AMP PHONE ENERGY APPEND_SPACES LOAD_PITCH_FROM_DISK LOAD_MEL_FROM_DISK
+[[ -z "$PHONE" ]] || check_switches PHONE
+check_numbers NSPEAKERS
+check_switches RESUME AMP ENERGY APPEND_SPACES LOAD_PITCH_FROM_DISK LOAD_MEL_FROM_DISK
 check_sampling_rate train.py
 divide_batch 256
 
@@ -61,14 +70,15 @@ arguments+=(
   --pitch-predictor-loss-scale 0.1
   --kl-loss-start-epoch 0
   --kl-loss-warmup-epochs "$KL_LOSS_WARMUP"
-  --symbol-set "$SYMBOL_SET"
-  --n-speakers "$NSPEAKERS"
 )
 read -ra cleaners <<<"$TEXT_CLEANERS"
-arguments+=(--text-cleaners "${cleaners[@]}")
-
+[[ -z "$TEXT_CLEANERS" ]] || arguments+=(--text-cleaners "${cleaners[@]}")
+[[ -z "$SYMBOL_SET" ]] || arguments+=(--symbol-set "$SYMBOL_SET")
+[[ -z "$NSPEAKERS" ]] || arguments+=(--n-speakers "$NSPEAKERS")
 [[ -z "$CHECKPOINT" ]] || arguments+=(--checkpoint-path "$CHECKPOINT")
-[[ "$PHONE" == false ]] || arguments+=(--p-arpabet 1.0)
+[[ -z "$INIT_FROM_CHECKPOINT" ]] || arguments+=(--init-from-checkpoint "$INIT_FROM_CHECKPOINT")
+[[ "$PHONE" != true ]] || arguments+=(--p-arpabet 1.0)
+[[ "$PHONE" != false ]] || arguments+=(--p-arpabet 0.0)
 [[ "$ENERGY" == false ]] || arguments+=(--energy-conditioning)
 [[ "$APPEND_SPACES" == false ]] || arguments+=(--prepend-space-to-text --append-space-to-text)
 [[ "$LOAD_PITCH_FROM_DISK" == false ]] || arguments+=(--load-pitch-from-disk)

@@ -139,8 +139,50 @@ def test_train_takes_every_setting_from_the_environment():
     cleaners = command.index("--text-cleaners")
     assert command[cleaners + 1 : cleaners + 3] == ["basic_cleaners", "english_cleaners"]
     assert {"--amp", "--append-space-to-text", "--load-mel-from-disk"} <= set(command)
-    unwanted = {"--p-arpabet", "--energy-conditioning", "--load-pitch-from-disk", "--resume"}
+    assert value_of(command, "--p-arpabet") == "0.0"
+    unwanted = {"--energy-conditioning", "--load-pitch-from-disk", "--resume"}
     assert not unwanted & set(command)
+
+
+SAID_BY_A_CHECKPOINT = {
+    *("--p-arpabet", "--energy-conditioning", "--text-cleaners", "--symbol-set", "--n-speakers"),
+    *("--prepend-space-to-text", "--append-space-to-text", "--sampling-rate"),
+}
+
+
+@pytest.mark.parametrize(
+    ("setting", "flag"),
+    [
+        ("CHECKPOINT", "--checkpoint-path"),
+        ("INIT_FROM_CHECKPOINT", "--init-from-checkpoint"),
+    ],
+)
+def test_train_leaves_to_a_checkpoint_what_it_says_for_itself(setting, flag):
+    command = dry_run("train.sh", **{setting: "a b.pt"})
+    assert value_of(command, flag) == "a b.pt"
+    assert not SAID_BY_A_CHECKPOINT & set(command)
+
+
+def test_train_lets_settings_outrank_the_checkpoint_that_is_fine_tuned():
+    command = dry_run(
+        "train.sh",
+        *("--freeze", "encoder"),
+        INIT_FROM_CHECKPOINT="a.pt",
+        PHONE="false",
+        ENERGY="true",
+        TEXT_CLEANERS="basic_cleaners",
+        SYMBOL_SET="english_expanded",
+        NSPEAKERS="2",
+    )
+    expected = {
+        "--p-arpabet": "0.0",
+        "--text-cleaners": "basic_cleaners",
+        "--symbol-set": "english_expanded",
+        "--n-speakers": "2",
+        "--freeze": "encoder",
+    }
+    assert {flag: value_of(command, flag) for flag in expected} == expected
+    assert "--energy-conditioning" in command
 
 
 def test_train_fills_the_global_batch_and_uses_several_processes():
@@ -159,6 +201,8 @@ def test_train_warns_when_the_global_batch_is_not_256():
     ("setting", "value", "complaint"),
     [
         ("AMP", "yes", "AMP must be true or false, got 'yes'"),
+        ("PHONE", "yes", "PHONE must be true or false, got 'yes'"),
+        ("NSPEAKERS", "two", "NSPEAKERS must be a positive number, got 'two'"),
         ("BATCH_SIZE", "big", "BATCH_SIZE must be a positive number, got 'big'"),
         ("SAMPLING_RATE", "16000", "SAMPLING_RATE must be 22050 or 44100, got '16000'"),
     ],
