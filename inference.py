@@ -220,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if any(phrase.mel is None for phrase in phrases):
             check_speakers(phrases, models.generator.config.n_speakers)
             text = TextProcessor(parser.build(TextConfig, vars(models.generator.text), given))
-            check_alphabet(text, models.generator.config.n_symbols)
+            text.check_alphabet(models.generator.config.n_symbols)
         inputs = read_inputs(phrases, text, models.audio.n_mel_channels, config.seed)
         precision = Precision(config.amp, device, config.amp_dtype)
         synthesizer = make_synthesizer(models, text, precision)
@@ -297,15 +297,6 @@ def check_output(config: InferenceConfig) -> None:
         check_file(config.output, "--output")
     check_folder(config.folder, "--output")
     check_file(log_path(config), "--log-file")
-
-
-def check_alphabet(text: TextProcessor, n_symbols: int) -> None:
-    """Refuses symbols that are not those of the model."""
-    if len(text.symbols) != n_symbols:
-        raise ValueError(
-            f"--symbol-set {text.config.symbol_set} has {len(text.symbols)} symbols, the model in "
-            f"--fastpitch {n_symbols}: name the set that it was trained with"
-        )
 
 
 def find_phrases(config: InferenceConfig) -> list[Phrase]:

@@ -23,7 +23,6 @@ from common.files import check_folder
 from common.parallel import available_cores, run_parallel, show_progress
 from common.precision import Precision
 from common.tb_dllogger import configure_console
-from common.text import TextProcessor
 from fastpitch.extraction import (
     ClipReader,
     Extraction,
@@ -130,7 +129,7 @@ def extract(config: ExtractionConfig, parser: FlagParser, given: Mapping[str, An
         output=config.output,
     )
     reader = extraction.reader(model)
-    check_alphabet(reader.text, model.config.n_symbols)
+    reader.text.check_alphabet(model.config.n_symbols)
     utterances = read_utterances(config, reader, model.config.n_speakers)
     settings = extraction.settings(model, config.amp)
     logger.info("Settings: %s", json.dumps(settings))
@@ -158,15 +157,6 @@ def check_folders(config: ExtractionConfig) -> None:
     if not config.dataset_path.is_dir():
         raise FileNotFoundError(f"--dataset-path {config.dataset_path}: no such folder")
     check_folder(config.output, "--output")
-
-
-def check_alphabet(text: TextProcessor, n_symbols: int) -> None:
-    """Refuses symbols that are not those of the model."""
-    if len(text.symbols) != n_symbols:
-        raise ValueError(
-            f"--symbol-set {text.config.symbol_set} has {len(text.symbols)} symbols, the model in "
-            f"--fastpitch {n_symbols}: name the set that it was trained with"
-        )
 
 
 def read_utterances(

@@ -84,6 +84,18 @@ class TextProcessor:
         """The symbol ids of `text`; see `read`."""
         return self.read(text, rng).ids
 
+    def check_alphabet(self, n_symbols: int) -> None:
+        """Refuses symbols that are not those of a model.
+
+        Raises:
+            ValueError: the model, named by `--fastpitch`, has another number of them
+        """
+        if len(self.symbols) != n_symbols:
+            raise ValueError(
+                f"--symbol-set {self.config.symbol_set} has {len(self.symbols)} symbols, the model "
+                f"in --fastpitch {n_symbols}: name the set that it was trained with"
+            )
+
     def _clean(self, text: str) -> str:
         phonemes: list[str] = []
 
