@@ -101,6 +101,14 @@ def test_a_model_that_is_not_known_is_refused(capsys):
     )
 
 
+def test_the_script_refuses_what_is_neither_true_nor_false():
+    script = ["bash", str(ROOT / "scripts" / "gpu_check.sh")]
+    environment = os.environ | {"SETUP": "no"}
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "SETUP must be true or false, got 'no'" in done.stderr
+
+
 def run(tmp_path, code, seconds=60.0, read=lambda: Reading({"frames/s": 3.0})):
     stage = Stage(name="a stage", command=("-c", code), share=1.0, read=read)
     with (tmp_path / "log.txt").open("wb") as log:

@@ -177,7 +177,11 @@ class Plan:
         command = ("-m", "benchmarks.gpu.profile_step", MODELS[model].task, folder, table)
         return Stage(
             name=f"profile {model}, fp16",
-            command=(*map(str, command), *self.training_command(model, "fp16", folder)),
+            command=(
+                *map(str, command),
+                *self.training_command(model, "fp16", folder),
+                *("--epochs", "4" if self.quick else "1"),  # steps enough to watch
+            ),
             share=0.1,
             read=functools.partial(read_profile, folder / "profile.json"),
             skipped="" if self.cuda else NEEDS_CUDA,
@@ -248,7 +252,8 @@ def read_profile(path: Path) -> Reading:
     if profile["waits"]:
         places = ", ".join(f"{place} x {count}" for place, count in profile["waits"].items())
         raise ValueError(f"steps wait for the GPU: {places} in {profile['num_steps']} steps")
-    return Reading(profile["numbers"], f"no waiting but {profile['logged_reads']} logged reads")
+    reads = f"waits only where the log is read, {profile['logged_reads']} times"
+    return Reading(profile["numbers"], f"{reads} in {profile['num_steps']} steps")
 
 
 def read_synthesis(log: Path) -> Reading:
