@@ -28,7 +28,7 @@ from common.cli import FlagParser, flag
 
 ROOT = Path(__file__).resolve().parents[2]
 AMPERE = (8, 0)  # compute capability
-LONGEST_NOTE = 300
+LONGEST_NOTE = 2000  # room for every place where a step waits
 FULL = {"num_clips": 480, "num_phrases": 8, "longest_seconds": 9.0}  # of the corpus
 QUICK = {"num_clips": 4, "num_phrases": 1, "longest_seconds": 0.6}
 
