@@ -8,24 +8,24 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from common.audio import write_wav
-from common.cli import FlagParser, flag, flag_name
-from common.config import AMP_DTYPES, ONLY_COMPATIBLE, AudioConfig, TextConfig
+from common.cli import FlagParser, flag_name
+from common.config import AudioConfig, TextConfig
 from common.distributed import Processes
-from common.files import check_file, check_folder
+from common.files import check_file
 from common.griffin_lim import GriffinLim
-from common.mels import read_mels, save_mel
+from common.inference_config import InferenceConfig, warn_of_ignored
+from common.mels import read_mels
 from common.metrics import SpeechTimes
 from common.phrases import Phrase, check_speakers, one_phrase, read_phrases
 from common.precision import Precision
-from common.speaking import Passes, fade_end, speak_all
+from common.speaking import Passes, speak_all
+from common.speech_files import check_output, output_path, report, write_phrase
 from common.synthesizer import Controls, SymbolSequence, Synthesizer, Vocoder, read_texts
-from common.tb_dllogger import configure_console, open_json_log
+from common.tb_dllogger import configure_console
 from common.text import TextProcessor
 from fastpitch.model import FastPitch
 from fastpitch.pitch_transform import (
@@ -48,145 +48,6 @@ from models import (
 )
 
 logger = logging.getLogger("inference")
-
-IGNORED = ("l2_promote", "torchscript", "torch_tensorrt", "affinity")
-CONTROLS = (  # of FastPitch
-    "pace",
-    "pitch_transform_flatten",
-    "pitch_transform_invert",
-    "pitch_transform_amplify",
-    "pitch_transform_shift",
-    "pitch_transform_custom",
-    "speaker",
-)
-UNAVAILABLE = {
-    "report_mel_loss": "predicted and recorded mels differ in length and do not compare",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class InferenceConfig:
-    """Inference: what to speak, and how."""
-
-    input: str | None = flag(
-        None,
-        short="-i",
-        help="text file, a phrase a line; .tsv with a header, whose column mel names mels to speak "
-        "in place of texts; - is standard input",
-    )
-    text: str | None = flag(None, help="one phrase to speak, instead of --input")
-    output: Path = flag(
-        Path("output/inference"),
-        short="-o",
-        help="folder of the WAV files; or a .wav file, for one phrase",
-    )
-    fastpitch: Path | None = flag(None, help="FastPitch checkpoint; only texts need it")
-    hifigan: Path | None = flag(
-        None, help="HiFi-GAN checkpoint (default: Griffin-Lim, metallic, but always there)"
-    )
-    hifigan_config: Path | None = flag(
-        None,
-        help="settings of a HiFi-GAN of the original repository (default: config.json beside it)",
-    )
-    waveglow: Path | None = flag(None, help="WaveGlow checkpoint, in place of --hifigan")
-    waveglow_sigma_infer: float = flag(
-        0.9, short="-s", help="standard deviation of the noise that WaveGlow turns into audio"
-    )
-    denoising_strength: float = flag(
-        0.0, short="-d", help="how much of the vocoder's own hum is taken from its audio"
-    )
-    dataset_path: Path = flag(Path(), help="folder that mel and pitch columns are relative to")
-    speaker: int = flag(0, help="speaker of phrases that name none")
-    save_mels: bool = flag(False, help="write each mel too, as .npy of shape (frames, bands)")
-    ema: bool = flag(False, help="use the averaged weights")
-
-    pace: float = flag(1.0, help="speed; 2 is twice as fast")
-    pitch_transform_flatten: bool = flag(False, help="speak at one pitch")
-    pitch_transform_invert: bool = flag(False, help="turn rises into falls")
-    pitch_transform_amplify: float = flag(1.0, help="widen (above 1) or narrow the pitch range")
-    pitch_transform_shift: float = flag(0.0, help="raise or lower pitch by so many Hz")
-    pitch_transform_custom: bool = flag(
-        False, help="apply `custom` in fastpitch/pitch_transform.py"
-    )
-    fade_out: int = flag(10, help="frames over which the end of each phrase fades")
-
-    cuda: bool = flag(False, help="run on a GPU")
-    amp: bool = flag(False, help="mixed precision")
-    amp_dtype: str = flag(
-        "fp16",
-        choices=AMP_DTYPES,
-        help="half precision of --amp: fp16 on any GPU, bf16 from Ampere on and on CPUs",
-    )
-    batch_size: int = flag(64, short="-bs", help="phrases at a time")
-    warmup_steps: int = flag(0, help="passes over the first batch that are not measured")
-    repeats: int = flag(1, help="passes over all phrases, for measuring")
-    seed: int = flag(
-        1234, help="seed of the choice between letters and phonemes, and of WaveGlow's noise"
-    )
-    log_file: Path | None = flag(None, help="DLLogger file (default: nvlog_infer.json in --output)")
-    cudnn_benchmark: bool = flag(False, help="let cuDNN search for the fastest algorithms")
-
-    sampling_rate: int | None = flag(
-        None, short="-sr", help="of the mels; must be that of the checkpoints, which is the default"
-    )
-    hop_length: int | None = flag(None, help="of the mels; as --sampling-rate")
-    win_length: int | None = flag(None, help="of the mels; as --sampling-rate")
-    max_wav_value: float = flag(32768.0, help=ONLY_COMPATIBLE)
-    l2_promote: bool = flag(False, help=ONLY_COMPATIBLE)
-    torchscript: bool = flag(False, help=ONLY_COMPATIBLE)
-    torch_tensorrt: bool = flag(False, help=ONLY_COMPATIBLE)
-    checkpoint_format: str = flag("pyt", choices=("pyt", "ts"), help="ts cannot be read")
-    report_mel_loss: bool = flag(False, help="cannot be used")
-    affinity: str | None = flag(None, help=ONLY_COMPATIBLE)
-
-    def __post_init__(self) -> None:
-        if (self.input is None) == (self.text is None):
-            raise ValueError("give --input FILE, or --text 'one phrase', not both")
-        if not 0 < self.pace < math.inf:
-            raise ValueError(f"--pace must be positive, got {self.pace}")
-        for name in ("pitch_transform_amplify", "pitch_transform_shift"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{flag_name(name)} must be finite, got {getattr(self, name)}")
-        for name in ("batch_size", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{flag_name(name)} must be positive, got {getattr(self, name)}")
-        for name in (
-            "warmup_steps",
-            "fade_out",
-            "speaker",
-            "waveglow_sigma_infer",
-            "denoising_strength",
-        ):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"{flag_name(name)} must not be negative, got {getattr(self, name)}"
-                )
-        if self.checkpoint_format == "ts":
-            raise ValueError("--checkpoint-format ts: TorchScript files cannot be read, use pyt")
-        if self.hifigan is not None and self.waveglow is not None:
-            raise ValueError("--hifigan and --waveglow exclude each other: one vocoder is enough")
-        if self.hifigan_config is not None and self.hifigan is None:
-            raise ValueError("--hifigan-config has no use without --hifigan")
-        for name, reason in UNAVAILABLE.items():
-            if getattr(self, name):
-                raise ValueError(f"{flag_name(name)} cannot be used: {reason}")
-        if self.names_file and self.text is None:
-            raise ValueError(f"--output {self.output}: must be a folder for the phrases of --input")
-
-    @property
-    def names_file(self) -> bool:
-        """Whether `output` is one WAV file, not a folder."""
-        return self.output.suffix == ".wav"
-
-    @property
-    def vocoder(self) -> Path | None:
-        """Checkpoint of the vocoder, whichever it is."""
-        return self.hifigan or self.waveglow
-
-    @property
-    def folder(self) -> Path:
-        """Where all files go."""
-        return self.output.parent if self.names_file else self.output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         synthesizer = make_synthesizer(models, text, precision)
         warn_of_ignored(config, speaks_texts=text is not None)
         measured = speak(models, synthesizer, phrases, inputs, config)
-        report(measured, config, models)
+        report(measured, config, models.vocoder_name, models.audio.sampling_rate)
     except KeyboardInterrupt:
         logger.warning("Interrupted: the files written so far are in %s", config.folder)
         sys.exit(130)
@@ -291,14 +152,6 @@ def audio_of_flags(config: InferenceConfig) -> AudioConfig:
     )
 
 
-def check_output(config: InferenceConfig) -> None:
-    """Refuses paths that cannot be written."""
-    if config.names_file:
-        check_file(config.output, "--output")
-    check_folder(config.folder, "--output")
-    check_file(log_path(config), "--log-file")
-
-
 def find_phrases(config: InferenceConfig) -> list[Phrase]:
     """What to speak, from `--text` or `--input`, to files that can be written."""
     if config.text is not None:
@@ -337,19 +190,6 @@ def make_synthesizer(
     )
 
 
-def warn_of_ignored(config: InferenceConfig, speaks_texts: bool) -> None:
-    """Names the flags that were given for nothing."""
-    for names, is_idle, why in (
-        (IGNORED, True, ""),
-        (("denoising_strength",), config.vocoder is None, " without --hifigan or --waveglow"),
-        (("waveglow_sigma_infer",), config.waveglow is None, " without --waveglow"),
-        (CONTROLS, not speaks_texts, " on mels"),
-    ):
-        for name in names:
-            if is_idle and getattr(config, name) != getattr(InferenceConfig, name):
-                logger.warning("%s has no effect%s", flag_name(name), why)
-
-
 def speak(
     models: Models,
     synthesizer: Synthesizer,
@@ -379,39 +219,6 @@ def pitch_transform(config: InferenceConfig) -> PitchTransform:
     steps += [amplify(config.pitch_transform_amplify), shift(config.pitch_transform_shift)]
     steps += [custom] if config.pitch_transform_custom else []
     return compose(steps)
-
-
-def output_path(phrase: Phrase, config: InferenceConfig) -> Path:
-    """Where the audio of a phrase goes."""
-    return config.output if config.names_file else config.output / phrase.output
-
-
-def log_path(config: InferenceConfig) -> Path:
-    """Where the DLLogger lines go."""
-    return config.log_file or config.folder / "nvlog_infer.json"
-
-
-def write_phrase(
-    path: Path, mel: Tensor, wave: Tensor, config: InferenceConfig, audio: AudioConfig
-) -> None:
-    """Writes the audio, its end faded, and the mel if it is wanted."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_wav(path, fade_end(wave.cpu(), config.fade_out * audio.hop_length), audio.sampling_rate)
-    if config.save_mels:
-        save_mel(path.with_suffix(".npy"), mel)
-
-
-def report(measured: SpeechTimes, config: InferenceConfig, models: Models) -> None:
-    """Says where the audio is and how fast it came, and logs it."""
-    metrics = measured.summary("fastpitch", models.vocoder_name, models.audio.sampling_rate)
-    if measured.num_symbols == 0:  # mels, for which nobody read
-        metrics = {k: v for k, v in metrics.items() if "fastpitch" not in k and "letters" not in k}
-    log = open_json_log(log_path(config))
-    log.log((), metrics)
-    log.flush()
-    for name, value in metrics.items():
-        logger.info("%-26s %.4g", name, value)
-    logger.info("Wrote %s", config.output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where inference.py writes: audio, mels, and how long they took."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from torch import Tensor
+
+from common.audio import write_wav
+from common.config import AudioConfig
+from common.files import check_file, check_folder
+from common.inference_config import InferenceConfig
+from common.mels import save_mel
+from common.metrics import SpeechTimes
+from common.phrases import Phrase
+from common.speaking import fade_end
+from common.tb_dllogger import open_json_log
+
+logger = logging.getLogger(__name__)
+
+
+def check_output(config: InferenceConfig) -> None:
+    """Refuses paths that cannot be written."""
+    if config.names_file:
+        check_file(config.output, "--output")
+    check_folder(config.folder, "--output")
+    check_file(log_path(config), "--log-file")
+
+
+def output_path(phrase: Phrase, config: InferenceConfig) -> Path:
+    """Where the audio of a phrase goes."""
+    return config.output if config.names_file else config.output / phrase.output
+
+
+def log_path(config: InferenceConfig) -> Path:
+    """Where the DLLogger lines go."""
+    return config.log_file or config.folder / "nvlog_infer.json"
+
+
+def write_phrase(
+    path: Path, mel: Tensor, wave: Tensor, config: InferenceConfig, audio: AudioConfig
+) -> None:
+    """Writes the audio, its end faded, and the mel if it is wanted."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_wav(path, fade_end(wave.cpu(), config.fade_out * audio.hop_length), audio.sampling_rate)
+    if config.save_mels:
+        save_mel(path.with_suffix(".npy"), mel)
+
+
+def report(
+    measured: SpeechTimes, config: InferenceConfig, vocoder_name: str, sampling_rate: int
+) -> None:
+    """Says where the audio is and how fast it came, and logs it."""
+    metrics = measured.summary("fastpitch", vocoder_name, sampling_rate)
+    if measured.num_symbols == 0:  # mels, for which nobody read
+        metrics = {k: v for k, v in metrics.items() if "fastpitch" not in k and "letters" not in k}
+    log = open_json_log(log_path(config))
+    log.log((), metrics)
+    log.flush()
+    for name, value in metrics.items():
+        logger.info("%-26s %.4g", name, value)
+    logger.info("Wrote %s", config.output)
