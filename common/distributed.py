@@ -46,7 +46,9 @@ class Processes:
         if self.world_size == 1:
             return model
         return DistributedDataParallel(
-            model, device_ids=[self.device] if self.device.type == "cuda" else None
+            model,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            gradient_as_bucket_view=True,  # no second copy of the gradients for sending
         )
 
     def sync_if(self, model: nn.Module, is_last: bool) -> AbstractContextManager:

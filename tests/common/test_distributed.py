@@ -17,6 +17,10 @@ from common.distributed import Processes
 from common.metrics import WeightedMeans
 
 
+def gradients(model):
+    return [parameter.grad for parameter in model.parameters()]
+
+
 def check(processes):
     rank = processes.rank
     assert processes.is_main == (rank == 0)
@@ -38,6 +42,8 @@ def check(processes):
     assert model.weight.grad.tolist() == [[1.0 + rank, 1.0 + rank]]
     wrapped(inputs).sum().backward()
     assert model.weight.grad.tolist() == [[3.0, 3.0]], "the mean of both, over both processes"
+    buffers = {gradient.untyped_storage().data_ptr() for gradient in gradients(model)}
+    assert len(buffers) == 1, "what is sent is no second copy of the gradients"
     weight = model.weight.detach()
     assert torch.equal(processes.sum(weight), 2 * weight), "both begin with the same weights"
 
