@@ -172,7 +172,7 @@ def denoised(vocoder: NeuralVocoder, strength: float) -> Vocoder:
 
 
 def check_same_mels(
-    vocoder: AudioConfig, vocoder_path: Path, generator: AudioConfig, generator_path: Path
+    vocoder: AudioConfig, vocoder_path: Path, generator: AudioConfig, generator_path: Path | str
 ) -> None:
     """Refuses a vocoder that was trained on other mels than an acoustic model makes.
 
@@ -188,7 +188,7 @@ def check_same_mels(
         )
         raise ValueError(
             f"the vocoder {vocoder_path} takes mels of {theirs}, but {generator_path} makes mels "
-            f"of {ours}: take a vocoder that was trained with the settings of --fastpitch"
+            f"of {ours}: take a vocoder that was trained with the same"
         )
 
 

@@ -29,6 +29,7 @@ from common.config import (
 from common.distributed import Processes
 from common.filelists import Utterance
 from common.files import check_folder
+from common.griffin_lim import GriffinLim
 from common.launch import (
     check_outputs,
     check_steps,
@@ -40,16 +41,28 @@ from common.launch import (
 from common.loaders import EpochBatches, make_loader
 from common.pitch import load_pitch_statistics
 from common.signals import StopRequest
+from common.synthesizer import Vocoder
 from common.tb_dllogger import configure_console
 from common.text import TextProcessor
 from common.text.symbols import PADDING, symbol_set
 from common.trainer import Trainer
-from fastpitch.arg_parser import FastPitchConfig, FastPitchLossConfig, FineTuningConfig
+from fastpitch.arg_parser import (
+    FastPitchConfig,
+    FastPitchLossConfig,
+    FineTuningConfig,
+    WatchingConfig,
+)
 from fastpitch.data_function import FastPitchDataset, collate
 from fastpitch.model import FastPitch
 from fastpitch.task import FastPitchTask
 from fastpitch.transfer import Pretrained, freeze, transfer_weights
-from models import fastpitch_config, pitch_statistics, train_setup
+from models import (
+    check_same_mels,
+    fastpitch_config,
+    load_vocoder,
+    pitch_statistics,
+    train_setup,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +85,7 @@ class Settings:
     loss: FastPitchLossConfig
     model: FastPitchConfig
     fine_tuning: FineTuningConfig
+    watching: WatchingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +174,7 @@ def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start 
         loss=parser.build(FastPitchLossConfig, given),
         model=parser.build(FastPitchConfig, sizes, given, alphabet),
         fine_tuning=parser.build(FineTuningConfig, remembered, given),
+        watching=parser.build(WatchingConfig, given),
     )
 
 
@@ -213,6 +228,7 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
         optimization=settings.optimization,
         loss=settings.loss,
         audio=settings.audio,
+        vocoder=make_vocoder(settings, processes),
         setup=setup_of(settings.audio, settings.text, settings.fine_tuning),
         processes=processes,
     )
@@ -270,6 +286,16 @@ def tell_of_thaw(frozen: Sequence[str], start: Start) -> None:
     thawed = [part for part in start.setup.get("freeze", ()) if part not in frozen]
     if thawed:
         logger.info("Frozen until %s, and learning from now on: %s", start.path, ", ".join(thawed))
+
+
+def make_vocoder(settings: Settings, processes: Processes) -> Vocoder:
+    """What TensorBoard's audio is spoken by."""
+    path = settings.watching.hifigan
+    if path is None:
+        return GriffinLim(settings.audio)
+    vocoder = load_vocoder(path, processes.device)
+    check_same_mels(vocoder.audio, path, settings.audio, "this training")
+    return vocoder
 
 
 def read_datasets(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.bad_steps import BadSteps
 from common.distributed import Processes
-from common.metrics import Metrics, PendingMetrics, Stopwatch
+from common.metrics import Metrics, PendingMetrics, Stopwatch, peak_memory
 from common.tb_dllogger import TrainingLogger
 
 
@@ -75,6 +75,7 @@ class EpochLog:
         """
         seconds, self._watch = self._watch.seconds, Stopwatch()
         speed = {"frames/s": self._frames / seconds, "took": seconds / self._num_unlogged}
+        speed |= peak_memory(self.processes.device)
         rows = [row | speed for row in self._unlogged]
         self._unlogged, self._num_unlogged, self._frames = [], 0, 0.0
         if not rows:

@@ -17,6 +17,7 @@ from common.config import RunConfig
 from common.distributed import Processes
 from common.files import check_file, check_folder
 from common.precision import set_tf32
+from common.rehearsal import OutOfMemory, advice, is_out_of_memory
 from common.signals import StopRequest
 from common.tb_dllogger import FileLogger, NullLogger, TrainingLogger
 from common.trainer import Trainer, TrainingFailed
@@ -116,9 +117,15 @@ def train_to_end(trainer: Trainer, program: str, stop: StopRequest) -> None:
     except KeyboardInterrupt:
         logger.warning("Interrupted: the same command with --resume continues")
         sys.exit(130)
-    except (OSError, TrainingFailed) as error:
+    except (OSError, TrainingFailed, OutOfMemory) as error:
         logger.error("%s: stopped: %s", program, error)
         sys.exit(1)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        logger.error("%s: stopped: %s", program, advice(trainer.run, trainer.processes))
+        sys.exit(1)
     finally:
+        trainer.progress_line.end_epoch()
         trainer.report.close()
         trainer.processes.close()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -60,6 +61,13 @@ class EpochBatches(Sampler):
             return list(range(self.num_items))
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         return torch.randperm(self.num_items, generator=generator).tolist()
+
+
+def largest_batch(loader: DataLoader) -> Any:
+    """A batch that no other of its size needs more memory than; the dataset's `largest_items` say
+    which items make it."""
+    items = loader.dataset.largest_items(loader.batch_sampler.batch_size)
+    return loader.collate_fn([loader.dataset[1, item] for item in items])
 
 
 def make_loader(

@@ -59,6 +59,13 @@ class PendingMetrics:
         return [dict(zip(self._names, row, strict=True)) for row in rows], sums
 
 
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """`gpu_memory_gib`, the most that tensors have had so far; nothing on a CPU. Does not wait."""
+    if device.type != "cuda":
+        return {}
+    return {"gpu_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+
+
 class WeightedMeans:
     """Means of named values, over calls of `add` and over all processes.
 

@@ -104,6 +104,30 @@ def plot_alignment(
     return figure
 
 
+def plot_prosody(panels: Mapping[str, Mapping[str, Tensor]]) -> Figure:
+    """Values of the symbols of a text as steps, a panel below another.
+
+    Args:
+        panels: title -> name of a line -> (T_text) values; NaN where there is none
+    """
+    num_symbols = max(len(values) for lines in panels.values() for values in lines.values())
+    width = max(SMALLEST_WIDTH_INCHES, INCHES_PER_LABEL * num_symbols)
+    figure = _figure(width, 1.9 * len(panels))
+    for index, (title, lines) in enumerate(panels.items(), start=1):
+        axes = _style(figure.add_subplot(len(panels), 1, index))
+        for color, (name, values) in zip(CURVE_COLORS, lines.items(), strict=False):
+            edges = np.arange(len(values) + 1)
+            axes.stairs(
+                values.numpy(), edges, baseline=None, color=color, label=name, linewidth=1.6
+            )
+        axes.set_title(title, fontsize=FONT_SIZE + 1, color=INK)
+        axes.set_xlim(0, num_symbols)
+        axes.grid(True, color=INK, alpha=0.25, linewidth=0.6)
+        axes.legend(frameon=False, fontsize=FONT_SIZE, labelcolor=INK, ncols=len(lines))
+    axes.set_xlabel("symbol")
+    return figure
+
+
 def plot_curves(
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
 ) -> Figure:

@@ -90,6 +90,10 @@ class SegmentDataset(Dataset):
         rng = random.Random(f"{self.seed} {epoch} {index}")
         return cut_segment(whole, self.segment_length, self.audio.hop_length, rng)
 
+    def largest_items(self, count: int) -> list[int]:
+        """Items that make a batch need as much memory as any can: all segments are as long."""
+        return [0] * count
+
     def read(self, clip: Utterance) -> Segment:
         """A whole clip."""
         samples = torch.from_numpy(read_audio(clip.audio, self.audio.sampling_rate))

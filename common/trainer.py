@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from common.bad_steps import BadSteps, TrainingFailed
 from common.checkpoint import load_checkpoint, not_finite
@@ -20,9 +19,12 @@ from common.checkpoint_folder import Best, CheckpointFolder, Moment
 from common.config import RunConfig
 from common.distributed import Processes
 from common.epoch_log import EpochLog
+from common.loaders import largest_batch
 from common.metrics import Stopwatch, WeightedMeans
 from common.pauses import Pauses
+from common.progress import ProgressLine
 from common.random_state import random_state_kept, random_states, restore_random_states
+from common.rehearsal import rehearse
 from common.signals import Stopped, StopRequest
 from common.task import Progress, Samples, Task
 from common.tb_dllogger import TrainingLogger
@@ -38,7 +40,7 @@ class Trainer:
     Args:
         task: what to train
         run: how long, and where to
-        train_loader: its batch sampler is an `EpochBatches`
+        train_loader: its batch sampler is an `EpochBatches`, its dataset has `largest_items`
         validation_loader: of the same kind of batches
         processes: that train together
         report: where to report to
@@ -63,6 +65,9 @@ class Trainer:
         self.bad_steps = BadSteps(processes, run.max_bad_steps)
         self.steps_per_epoch = len(train_loader) // run.grad_accumulation
         self.epoch_log = EpochLog(processes, self.bad_steps, report)
+        self.progress_line = ProgressLine(
+            run.epochs, self.steps_per_epoch, is_shown=processes.is_main
+        )
         self.epoch = 0  # epochs done
         self.clips_done = 0  # of the epoch after these, over all processes
         self.step = 0
@@ -124,6 +129,8 @@ class Trainer:
                 )
 
     def _train(self, stop: StopRequest) -> None:
+        next_step = Progress(epoch=self.epoch + 1, step=self.step + 1)
+        rehearse(self.task, largest_batch(self.train_loader), next_step, self.run, self.processes)
         epochs = []
         pauses = Pauses(self.run, self.processes, stop)
         last_epoch = self.run.epochs
@@ -157,10 +164,9 @@ class Trainer:
         num_done = -(-self.clips_done // clips_per_step)  # steps
         num_steps = num_done + len(self.train_loader) // self.run.grad_accumulation
         groups = itertools.islice(self._groups(self.train_loader), num_steps - num_done)
-        bar = tqdm(groups, f"epoch {epoch}", num_steps, initial=num_done, leave=False, disable=None)
         self.epoch_log.begin()
         pauses.begin(self.step)
-        for iteration, micro_batches in enumerate(bar, start=num_done + 1):
+        for iteration, micro_batches in enumerate(groups, start=num_done + 1):
             self.step += 1
             shares = self.task.train_step(micro_batches, Progress(epoch=epoch, step=self.step))
             self.clips_done += clips_per_step
@@ -174,14 +180,13 @@ class Trainer:
             if is_logged or any(pause):
                 logged = self.epoch_log.log(epoch, iteration, num_steps)
                 if logged:
-                    bar.set_postfix_str(
-                        f"loss {logged['loss']:.4g}, {logged['frames/s']:,.0f} frames/s"
-                    )
+                    self.progress_line.update(epoch, iteration, logged)
             if any(pause):
                 self._save()
                 pauses.saved()
             if pause.stop:
                 raise Stopped
+        self.progress_line.end_epoch()
         return self.epoch_log.end(epoch)
 
     def _validate(self, epoch: int, stop: StopRequest) -> dict[str, float]:

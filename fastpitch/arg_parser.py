@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.cli import flag, flag_name
 from common.config import ONLY_COMPATIBLE
@@ -132,3 +133,12 @@ class FineTuningConfig:
         for name in self.freeze:
             if name not in PARTS:
                 raise ValueError(f"--freeze must name parts among {', '.join(PARTS)}; got {name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchingConfig:
+    """Watching: what TensorBoard plays."""
+
+    hifigan: Path | None = flag(
+        None, help="HiFi-GAN checkpoint that speaks the validation clips (default: Griffin-Lim)"
+    )

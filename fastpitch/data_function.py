@@ -123,6 +123,14 @@ class FastPitchDataset(Dataset):
             path=utterance.audio,
         )
 
+    def largest_items(self, count: int) -> list[int]:
+        """Items that make a batch need as much memory as any can: the longest clip, which is the
+        one with the largest file, and the longest text."""
+        sizes = [utterance.audio.stat().st_size for utterance in self.utterances]
+        lens = [len(utterance.text) for utterance in self.utterances]
+        longest = [sizes.index(max(sizes)), lens.index(max(lens))]
+        return (longest + longest[:1] * count)[:count]
+
     def _mel(self, utterance: Utterance) -> Tensor:
         if self.data.load_mel_from_disk:
             mel = _load_feature(utterance.audio)

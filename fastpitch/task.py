@@ -13,16 +13,16 @@ from torch import Tensor
 
 from common.config import AudioConfig, OptimizerConfig, RunConfig
 from common.distributed import Processes
-from common.griffin_lim import GriffinLim
 from common.learner import Learner
 from common.metrics import Metrics
 from common.optim import UpdateRule, warmup_then_inverse_root
-from common.plots import plot_alignment, plot_mel
+from common.synthesizer import Vocoder
 from common.trainer import Progress, Samples
 from fastpitch.arg_parser import FastPitchLossConfig
 from fastpitch.data_function import Batch
 from fastpitch.loss_function import BatchCounts, FastPitchLoss
 from fastpitch.model import FastPitch
+from fastpitch.samples import make_samples
 
 BETAS = (0.9, 0.98)
 EPS = 1e-9
@@ -36,7 +36,8 @@ class FastPitchTask:
         run: precision and averaging of weights
         optimization: update rule and schedule
         loss: weights of its terms
-        audio: for what can be heard in TensorBoard
+        audio: settings of its mels
+        vocoder: for what can be heard in TensorBoard
         setup: audio and text settings that travel in the checkpoint
         processes: that train together
     """
@@ -51,12 +52,14 @@ class FastPitchTask:
         optimization: OptimizerConfig,
         loss: FastPitchLossConfig,
         audio: AudioConfig,
+        vocoder: Vocoder,
         setup: Mapping[str, Any],
         processes: Processes,
     ) -> None:
         self.optimization = optimization
         self.loss = FastPitchLoss(loss)
         self.audio = audio
+        self.vocoder = vocoder
         self.setup = dict(setup)
         self.processes = processes
         rule = UpdateRule.of(optimization, BETAS, EPS)
@@ -94,31 +97,10 @@ class FastPitchTask:
         """() mel frames in a batch."""
         return batch.mel_lens.sum()
 
-    @torch.no_grad()
     def samples(self, batch: Batch) -> Samples:
-        """The first clip of a batch: mels, alignment, and how the predicted mel sounds."""
-        model = self.learner.model.eval()
-        output = model(batch)
-        num_frames, num_symbols = int(batch.mel_lens[0]), int(batch.text_lens[0])
-        target = batch.mel[0, :, :num_frames].cpu()
-        predicted = output.mel[0, :, :num_frames].float().cpu()
-        spoken = model.infer(batch.text[:1, :num_symbols], speaker=batch.speaker[:1])
-        vocoder = GriffinLim(self.audio)
-        return Samples(
-            figures={
-                "mel/recorded": plot_mel(target),
-                "mel/predicted": plot_mel(predicted),
-                "alignment": plot_alignment(
-                    output.alignment.soft[0, :num_frames, :num_symbols].cpu(),
-                    output.alignment.hard[0, :num_frames, :num_symbols].cpu(),
-                ),
-            },
-            audio={
-                "audio/recorded_mel": vocoder.infer(target[None])[0],
-                "audio/predicted": vocoder.infer(spoken.mel.float().cpu())[0],
-            },
-            sampling_rate=self.audio.sampling_rate,
-        )
+        """The first clips of a batch, as the model makes them, or its average if there is one."""
+        *_, (_, model) = self.learner.evaluated()
+        return make_samples(model, batch, self.vocoder, self.audio.sampling_rate)
 
     def state_dict(self, progress: Progress) -> dict[str, dict[str, Any]]:
         """The contents of a checkpoint."""

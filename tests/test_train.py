@@ -114,6 +114,17 @@ def test_four_epochs_equal_two_and_two_resumed_bitwise(corpus, tmp_path, optimiz
         assert losses_of(tmp_path / "whole", key) == losses_of(tmp_path / "parts", key)
 
 
+def test_the_largest_batch_is_tried_first_and_changes_nothing(
+    corpus, tmp_path, monkeypatch, caplog
+):
+    extra = ["--optimizer", "lamb", "--ema-decay", "0.9"]
+    train.main(flags(corpus, tmp_path / "tried", 2, *extra))
+    assert "The largest batch fits" in caplog.text
+    monkeypatch.setattr("common.trainer.rehearse", lambda *_: None)
+    train.main(flags(corpus, tmp_path / "not tried", 2, *extra))
+    assert_same(checkpoint(tmp_path / "tried", 2), checkpoint(tmp_path / "not tried", 2))
+
+
 def test_number_of_workers_changes_no_result(corpus, tmp_path):
     train.main(flags(corpus, tmp_path / "none", 2))
     train.main(flags(corpus, tmp_path / "two", 2, "--num-workers", "2"))
@@ -138,7 +149,7 @@ def test_features_from_disk_and_computed_ones_train_alike(corpus, tmp_path):
             checkpoint(tmp_path / output, 1)["state_dict"],
         )
     kept = [*(tmp_path / "pitch").rglob("*.pt")]
-    assert len(kept) == 4 + 2  # of one training step and the validation
+    assert len(kept) == 8  # of a training step, the largest batch and the validation
 
 
 @pytest.fixture(scope="module")
@@ -178,15 +189,18 @@ def test_the_log_has_the_lines_of_the_public_recipe(trained):
         assert all(isinstance(event[k], str) for k in ("timestamp", "datetime", "elapsedtime"))
 
 
-def test_tensorboard_shows_scalars_mels_alignment_and_audio(trained):
+def test_tensorboard_shows_scalars_mels_alignment_prosody_and_audio(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(trained / "tensorboard"))
     events.Reload()
     tags = events.Tags()
     assert {"train/loss", "train/grad_norm", "val/mel_loss"} <= {*tags["scalars"]}
-    assert {"mel/recorded", "mel/predicted", "alignment"} <= {*tags["images"]}
-    assert {"audio/recorded_mel", "audio/predicted"} <= {*tags["audio"]}
+    kinds = ("mel_recorded", "mel_predicted", "alignment", "prosody")
+    clips = ("clip1", "clip2")  # as many as there are to validate on
+    assert {*tags["images"]} == {f"{clip}/{kind}" for clip in clips for kind in kinds}
+    spoken = {f"{clip}/{kind}" for clip in clips for kind in ("recorded", "predicted")}
+    assert {*tags["audio"]} == spoken
 
 
 def test_a_checkpoint_holds_plain_values_and_every_setting(corpus, trained):

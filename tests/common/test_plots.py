@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.plots import plot_alignment, plot_curves, plot_mel
+from common.plots import plot_alignment, plot_curves, plot_mel, plot_prosody
 
 
 @pytest.fixture
@@ -65,6 +65,18 @@ def test_hard_path_runs_through_the_chosen_symbols():
     axes = plot_alignment(hard * 0.8, hard, labels=["a", "b", "c"]).axes[0]
     assert axes.lines[0].get_ydata().tolist() == [0.5, 0.5, 1.5, 2.5, 2.5]
     assert np.allclose(axes.images[0].get_array(), (hard * 0.8).numpy().T)
+
+
+def test_each_panel_shows_the_values_of_symbols_as_steps():
+    values = {"recorded": torch.tensor([3.0, torch.nan, 1.0]), "predicted": torch.ones(3)}
+    figure = plot_prosody({"frames": values, "pitch, Hz": values})
+    assert [axes.get_title() for axes in figure.axes] == ["frames", "pitch, Hz"]
+    for axes in figure.axes:
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == list(values)
+        drawn = axes.patches[0].get_data()
+        assert np.array_equal(drawn.values, values["recorded"].numpy(), equal_nan=True)
+        assert drawn.edges.tolist() == [0, 1, 2, 3]
+    assert png_of(figure)
 
 
 def test_each_panel_shows_its_curves():

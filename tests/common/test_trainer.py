@@ -43,6 +43,9 @@ class FixedNumbers(Dataset):
     def __len__(self) -> int:
         return len(self.values)
 
+    def largest_items(self, count: int) -> list[int]:
+        return [0] * count
+
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Path]:
         return self.values[key[1]], Path(f"clip{key[1]}.wav")
 
@@ -118,6 +121,7 @@ class FindMean:
         state = states["FindMean"]
         load_weights(self.model, state["state_dict"], sources["FindMean"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.seen.clear()  # by another training, or in a rehearsal
         return Progress(epoch=state["epoch"], step=state["iteration"])
 
     def _loss(self, values: Tensor, model: nn.Module) -> Tensor:

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The most expensive step, tried before training, and what to do where memory is short."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from common.config import RunConfig
+from common.distributed import Processes
+from common.metrics import Stopwatch, peak_memory
+from common.random_state import random_state_kept
+
+if TYPE_CHECKING:
+    from common.task import Progress, Task
+
+logger = logging.getLogger(__name__)
+
+NO_MEMORY = ("can't allocate memory", "not enough memory")  # as PyTorch says it of the CPU's
+
+
+class OutOfMemory(RuntimeError):  # noqa: N818 -- what happened, said where it is caught
+    """A step does not fit into memory; the text says which flag to change."""
+
+
+def rehearse(
+    task: Task, largest_batch: Any, progress: Progress, run: RunConfig, processes: Processes
+) -> None:
+    """Runs training steps with the largest batch, after which everything is as before.
+
+    What a step changes is restored as it is when a training is continued: from the task's own
+    state, kept on the CPU meanwhile.
+
+    Args:
+        largest_batch: a micro-batch that no other needs more memory than
+        progress: of the first step to come
+        run: how many micro-batches are a step
+        processes: that train together
+
+    Raises:
+        OutOfMemory: a step does not fit
+    """
+    device = processes.device
+    micro_batches = [largest_batch.to(device)] * min(run.grad_accumulation, 2)
+    state = on_cpu(task.state_dict(progress))
+    # The second has what the optimizer keeps beside its activations; a CPU's memory is larger.
+    num_steps = 2 if device.type == "cuda" else 1
+    watch = Stopwatch(device)
+    with random_state_kept(device):
+        for _ in range(num_steps):
+            try:
+                task.train_step(micro_batches, progress)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise OutOfMemory(f"the largest batch: {advice(run, processes)}") from error
+    seconds = watch.seconds / num_steps / len(micro_batches)
+    task.load_state_dict(state, dict.fromkeys(task.files, "the state before training"))
+    if processes.is_main:
+        memory = "".join(f", {gib:.3g} GiB of GPU memory" for gib in peak_memory(device).values())
+        logger.info("The largest batch fits: %.3g s%s", seconds, memory)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of PyTorch says that memory is short, of a GPU or of the machine."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+def advice(run: RunConfig, processes: Processes) -> str:
+    """What does not fit, and flags that make it fit."""
+    where = "this machine"
+    if processes.device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(processes.device)
+        where = f"{gpu.name} with {gpu.total_memory / 2**30:.0f} GiB"
+    what = f"out of memory on {where} with --batch-size {run.batch_size}"
+    if run.batch_size == 1:
+        return f"{what}: leave out the longest clips, or take a smaller model"
+    fewer = run.batch_size // 2
+    more = -(-run.grad_accumulation * run.batch_size // fewer)
+    amp = "" if run.amp else "; --amp saves memory as well"
+    return f"{what}: take --batch-size {fewer} --grad-accumulation {more}{amp}"
+
+
+def on_cpu(value: Any) -> Any:
+    """A copy of nested dicts and lists whose tensors share no memory with the original's."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: on_cpu(each) for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return type(value)(on_cpu(each) for each in value)
+    return value
