@@ -34,7 +34,7 @@ def make_samples(model: FastPitch, batch: Batch, vocoder: Vocoder, sampling_rate
         figures |= {f"{name}/{kind}": each for kind, each in _draw(model, batch, output, index)}
         recorded = batch.mel[index : index + 1, :, : int(batch.mel_lens[index])]
         text = batch.text[index : index + 1, : int(batch.text_lens[index])]
-        speaker = None if batch.speaker is None else batch.speaker[index : index + 1]
+        speaker = 0 if batch.speaker is None else batch.speaker[index : index + 1]
         predicted = model.infer(text, speaker=speaker).mel.float()
         audio[f"{name}/recorded"] = vocoder.infer(recorded)[0].float().cpu()
         audio[f"{name}/predicted"] = vocoder.infer(predicted)[0].float().cpu()

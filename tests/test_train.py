@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import wave
 
@@ -14,6 +15,8 @@ import torch
 import inference
 import prepare_dataset
 import train
+from models import load_vocoder
+from tests.conftest import golden
 
 RATE = 22050
 TEXTS = ["Hello.", "Go on!", "Is it so?", "Yes, now.", "One two.", "A b c.", "Oh no!", "Stop it."]
@@ -201,6 +204,29 @@ def test_tensorboard_shows_scalars_mels_alignment_prosody_and_audio(trained):
     assert {*tags["images"]} == {f"{clip}/{kind}" for clip in clips for kind in kinds}
     spoken = {f"{clip}/{kind}" for clip in clips for kind in ("recorded", "predicted")}
     assert {*tags["audio"]} == spoken
+
+
+def test_tensorboard_plays_the_clips_through_a_hifigan(corpus, tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    vocoder = tmp_path / "hifigan_gen_checkpoint_1.pt"
+    fixture = golden("hifigan_tiny")
+    setup = {"sampling_rate": RATE, "num_mels": 80, "mel_fmax": 8000.0}
+    contents = {"generator": fixture["state_dict"], "config": fixture["config"]}
+    torch.save(contents | {"train_setup": setup}, vocoder)
+    train.main(flags(corpus, tmp_path / "run", 1, "--hifigan", str(vocoder)))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    played = events.Audio("clip1/recorded")[0]
+    mel = torch.load(corpus / "mels" / "clip6.pt", weights_only=True)
+    expected = load_vocoder(vocoder).infer(mel[None])[0].detach().numpy()
+    samples, rate = soundfile.read(io.BytesIO(played.encoded_audio_string))
+    assert rate == RATE
+    assert np.abs(samples - expected).max() < 1e-3
+
+    torch.save(contents | {"train_setup": setup | {"mel_fmax": 7000.0}}, vocoder)
+    message = refused(flags(corpus, tmp_path / "other", 1, "--hifigan", str(vocoder)), capsys)
+    assert "mel_fmax 7000, but this training makes mels of mel_fmax 8000" in message
 
 
 def test_a_checkpoint_holds_plain_values_and_every_setting(corpus, trained):

@@ -51,13 +51,13 @@ def test_two_micro_batches_tell_what_more_would_need(tmp_path, accumulation, tri
 
     trainer = make_trainer(tmp_path, grad_accumulation=accumulation)
     batch = largest_batch(trainer.train_loader)
-    rehearse(Watched(), batch, FIRST, trainer.run, trainer.processes)
+    rehearse(Watched(trainer.processes), batch, FIRST, trainer.run, trainer.processes)
     assert sizes == [[2] * tried]
 
 
 def test_memory_that_is_short_shows_before_the_first_epoch(tmp_path):
     trainer = make_trainer(tmp_path, batch_size=8)
-    trainer.task = TooLarge()
+    trainer.task = TooLarge(trainer.processes)
     words = "largest batch: .* --batch-size 8: take --batch-size 4 --grad-accumulation 2;"
     with pytest.raises(OutOfMemory, match=words):
         trainer.fit()
