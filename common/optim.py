@@ -239,9 +239,11 @@ def _converted(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> di
     PyTorch's count the steps of each parameter, LAMB and apex's those of a group.
     """
     values_of = {index: dict(values) for index, values in state["state"].items()}
+    # What is set for a group now; loading adds to the defaults.
+    settings = {k: v for k, v in optimizer.defaults.items() if k in optimizer.param_groups[0]}
     groups = []
     for saved in state["param_groups"]:
-        group = optimizer.defaults | {"params": saved["params"]}
+        group = settings | {"params": saved["params"]}
         own = [values_of[index] for index in saved["params"] if index in values_of]
         counts = [int(values["step"]) for values in own if "step" in values]
         num_steps = saved.get("step", max(counts, default=None))

@@ -113,9 +113,9 @@ class Stopping:
 @pytest.mark.parametrize(
     ("where", "number", "saved"),
     [
-        ("train_step", 1, "1_step_1.pt"),
-        ("train_step", 9, "2_step_9.pt"),
-        ("train_step", 12, "2_step_12.pt"),  # the last of its epoch
+        ("train_step", 1, "1_step_1.pt"),  # in the rehearsal
+        ("train_step", 10, "2_step_9.pt"),
+        ("train_step", 13, "2_step_12.pt"),  # the last of its epoch
         ("eval_step", 4, "2_step_12.pt"),  # validation is done again
         ("samples", 2, "3_step_13.pt"),
         ("save", 1, "2_step_7.pt"),
