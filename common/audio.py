@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from common.config import AudioConfig
 from common.files import is_file
+from common.precision import full_precision
 
 LOG_FLOOR = 1e-5
 MAGNITUDE_EPSILON = 1e-9
@@ -112,7 +113,7 @@ class MelSpectrogram(nn.Module):
         self.register_buffer("window", torch.hann_window(config.win_length), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """The mel spectrogram; in float32, call it outside autocast.
+        """The mel spectrogram, in full precision whatever region it is called in.
 
         Args:
             audio: (B, T_audio) in [-1, 1]
@@ -132,7 +133,8 @@ class MelSpectrogram(nn.Module):
             center=False,
             return_complex=True,
         )
-        return (self.filters @ self._magnitude(spectrum)).clamp(min=LOG_FLOOR).log()
+        with full_precision(audio):
+            return (self.filters @ self._magnitude(spectrum)).clamp(min=LOG_FLOOR).log()
 
     def _magnitude(self, spectrum: Tensor) -> Tensor:
         if self.padding == "center":

@@ -39,5 +39,6 @@ class ConvReLUNorm(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, in_channels, T), (B, 1, T) -> (B, out_channels, T), zero where the mask is False"""
         x = self.conv(x).relu()
-        x = self.norm(x.transpose(1, 2)).transpose(1, 2)  # LayerNorm wants channels last
+        # LayerNorm wants channels last, and under autocast the precision of its weights.
+        x = self.norm(x.transpose(1, 2).to(self.norm.weight.dtype)).transpose(1, 2)
         return self.dropout(x if mask is None else x * mask)

@@ -73,9 +73,9 @@ class Lamb(torch.optim.Optimizer):
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters:
                 # On the device, where alone it is known whether the step is taken.
-                steps = torch.as_tensor(
-                    group.get("step", 0), dtype=torch.double, device=taken.device
-                )
+                steps = group.get("step", 0)
+                if not isinstance(steps, Tensor):
+                    steps = torch.full((), steps, dtype=torch.double, device=taken.device)
                 group["step"] = steps + taken
                 self._update(parameters, group, scale, taken)
         return loss

@@ -161,3 +161,11 @@ def test_mels_match_the_public_recipe(key, padding, changes):
         audio = read_audio(SHARED / f"ljspeech_sample/wavs/{name}.wav", 22050)
         mel = module(torch.from_numpy(audio)[None])[0]
         torch.testing.assert_close(mel, golden[key].float(), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("padding", ["center", "same"])
+def test_a_mel_is_as_precise_under_autocast(padding):
+    mel, audio = MelSpectrogram(AudioConfig(), padding), 0.3 * torch.randn(2, 4096)
+    expected = mel(audio)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(mel(audio), expected)
