@@ -247,6 +247,8 @@ def _converted(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> di
         own = [values_of[index] for index in saved["params"] if index in values_of]
         counts = [int(values["step"]) for values in own if "step" in values]
         num_steps = saved.get("step", max(counts, default=None))
+        if own and num_steps is None:
+            raise ValueError("it does not say how many steps it has done")
         if isinstance(optimizer, torch.optim.Adam):  # AdamW is one
             for values in own:
                 values.setdefault("step", torch.tensor(float(num_steps)))

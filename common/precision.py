@@ -81,9 +81,10 @@ class Precision:
     ) -> dict[str, Tensor]:
         """Clips the unscaled gradients and updates the weights.
 
-        Where the gradients' norm is not finite, neither weights nor optimizer change, and the
-        scale is lowered. The host does not wait to learn of it: it is the optimizer that looks at
-        `found_inf`, PyTorch's word for it. For an optimizer that does not, the host has to look.
+        Where the gradients' norm is not finite, neither weights nor optimizer change, and where a
+        gradient is not, the scale is lowered. The host does not wait to learn of it: it is the
+        optimizer that looks at `found_inf`, PyTorch's word for it. For an optimizer that does not,
+        as apex's, the host has to look.
 
         Returns:
             Each () and on the device: `grad_norm` before clipping; `bad_step`, 1 where the step

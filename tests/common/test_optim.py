@@ -13,11 +13,14 @@ from common.optim import (
     Lamb,
     UpdateRule,
     decay_by_epoch,
+    load_optimizer,
     make_optimizer,
     set_learning_rate,
     warmup_then_inverse_root,
 )
 from tests.conftest import golden
+
+COUNTS = ["tensor", "number", "of the group"]  # kinds of counts of steps in saved states
 
 
 def optimize(params, grads, **settings):
@@ -139,6 +142,76 @@ def test_the_update_rule_is_chosen_by_name(name, rule):
     assert torch.equal(model.bias, frozen)
     assert {key: group[key] for key in settings} == settings
     assert group["lr"] == 0.3
+
+
+def train(model, optimizer, num_steps):
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        model(torch.ones(1, 3).to(model.weight.device)).square().sum().backward()
+        optimizer.step()
+
+
+def check_that_a_state_not_fused_goes_on(name, kind, device):
+    """That ours goes on with the state of PyTorch's other Adam, whose steps are counted otherwise.
+
+    Args:
+        kind: how: a tensor of each parameter, a number of each, or one of the group
+        device: where ours goes on; the other computes on the CPU
+    """
+    public_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    settings = {"betas": (0.8, 0.99), "eps": 1e-8, "weight_decay": 0.01}
+    public_model = nn.Linear(3, 2)
+    public = public_class(public_model.parameters(), lr=0.1, foreach=True, **settings)
+    train(public_model, public, 3)
+    model, state = copy.deepcopy(public_model), copy.deepcopy(public.state_dict())
+    for values in state["state"].values():  # as PyTorch once counted, and as apex does
+        if kind == "number":
+            values["step"] = int(values["step"])
+        elif kind == "of the group":
+            state["param_groups"][0]["step"] = int(values.pop("step"))
+    model.to(device)
+    rule = UpdateRule(name=name, learning_rate=0.1, max_grad_norm=1.0, **settings)
+    optimizer = make_optimizer(rule, model.parameters())
+    load_optimizer(optimizer, state, "a.pt")
+    for parameter, values in optimizer.state.items():
+        step = values["step"]
+        assert (step, step.dtype, step.device) == (3, torch.float32, parameter.device)
+    train(model, optimizer, 4)
+    train(public_model, public, 4)
+    for ours, theirs in zip(model.parameters(), public_model.parameters(), strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", COUNTS)
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_a_state_of_an_optimizer_that_was_not_fused_goes_on(name, kind):
+    check_that_a_state_not_fused_goes_on(name, kind, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"state": {}, "param_groups": []},
+        {"state": {}, "param_groups": [{"params": [0]}]},
+        {"state": {0: {"exp_avg": torch.zeros(9)}}, "param_groups": [{"params": [0, 1]}]},
+        {"state": {}},
+        {},
+    ],
+    ids=["no group", "another model", "no steps", "no groups", "nothing"],
+)
+def test_a_state_of_something_else_is_refused_by_name(state):
+    model = nn.Linear(3, 2)
+    rule = UpdateRule(
+        name="adam",
+        learning_rate=0.1,
+        betas=(0.9, 0.98),
+        eps=1e-9,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+    )
+    optimizer = make_optimizer(rule, model.parameters())
+    with pytest.raises(ValueError, match=r"^a\.pt: its optimizer does not fit: "):
+        load_optimizer(optimizer, state, "a.pt")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A training step's precision: off, it is plain PyTorch."""
+"""A training step's precision: off, it is plain PyTorch; TF32 and where it must not be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.precision import Precision, full_precision
+from common.precision import Precision, full_precision, set_tf32
 
 CPU = torch.device("cpu")
 
@@ -44,6 +44,19 @@ def test_amp_without_a_gpu_is_refused():
         Precision(amp=True, device=CPU)
 
 
+def test_bf16_is_computed_on_a_cpu_and_needs_no_scale():
+    precision = Precision(amp=True, device=CPU, dtype="bf16")
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    with precision.autocast():
+        outputs = model(torch.randn(8, 4))
+    assert outputs.dtype == torch.bfloat16
+    precision.backward(outputs.float().square().mean())
+    assert model.weight.grad.dtype == torch.float32
+    assert "scale" not in precision.step(optimizer, model.parameters(), 1000.0)
+    assert precision.state_dict() == {}
+
+
 def test_nothing_is_saved_without_amp_and_a_state_with_amp_is_no_obstacle():
     precision = Precision(amp=False, device=CPU)
     assert precision.state_dict() == {}
@@ -57,3 +70,38 @@ def test_products_are_exact_in_a_region_of_full_precision():
         assert (inputs @ inputs).dtype == torch.bfloat16
         with full_precision(inputs):
             assert (inputs @ inputs).dtype == torch.float32
+
+
+@pytest.fixture
+def tf32_restored():
+    """Leaves TF32 to other tests as it was found."""
+    before = tf32()
+    yield
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def tf32():
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
+def test_tf32_is_allowed_or_not_on_gpus_alone(tf32_restored):
+    gpu = torch.device("cuda")  # none is needed to say what it may do
+    set_tf32(True, gpu)
+    assert tf32() == ("high", True)
+    set_tf32(False, CPU)
+    assert tf32() == ("high", True)
+    set_tf32(False, gpu)
+    assert tf32() == ("highest", False)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_region_of_full_precision_is_without_tf32_and_leaves_it_as_it_was(tf32_restored, allowed):
+    set_tf32(allowed, torch.device("cuda"))
+    before = tf32()
+    with full_precision(torch.zeros(1)):
+        assert tf32() == ("highest", False)
+    assert tf32() == before
+    with pytest.raises(KeyError), full_precision(torch.zeros(1)):
+        raise KeyError
+    assert tf32() == before

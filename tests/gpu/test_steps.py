@@ -18,7 +18,7 @@ from common.optim import UpdateRule
 from common.precision import full_precision, set_tf32
 from fastpitch.alignment import monotonic_alignment_search
 from tests.common.test_learner import OPTIMIZERS, assert_same, snapshot
-from tests.common.test_optim import optimize
+from tests.common.test_optim import COUNTS, check_that_a_state_not_fused_goes_on, optimize
 from tests.conftest import golden, golden_batch
 from tests.fastpitch.test_model import load
 
@@ -155,3 +155,9 @@ def test_fastpitch_computes_what_the_public_recipe_does(cuda, precision_restored
     assert torch.equal(output.alignment.hard.cpu(), expected["attn_hard"][:, 0])
     mel = output.mel.transpose(1, 2).cpu()
     assert_close(mel, expected["mel_out"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", COUNTS)
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_a_state_of_an_optimizer_that_was_not_fused_goes_on(cuda, name, kind):
+    check_that_a_state_not_fused_goes_on(name, kind, cuda)
