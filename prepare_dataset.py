@@ -1,34 +1,42 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Prepares a dataset: mels, pitch, alignment priors and pitch statistics from audio and text."""
+"""Prepares a dataset: mels, pitch, alignment priors and pitch statistics from audio and text.
+
+Under torchrun, on several machines that share the dataset's folder, each takes a part of the clips.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from common.checks import DataCheck
 from common.cli import FlagParser, flag
 from common.config import F0_METHODS, ONLY_COMPATIBLE, AudioConfig, TextConfig
+from common.distributed import Processes
 from common.filelists import Utterance
 from common.files import check_file, check_folder
 from common.parallel import available_cores
 from common.pitch import save_pitch_statistics
 from common.records import PreparationRecord
 from common.text import TextProcessor
-from fastpitch.preparation import Preparation, pitch_statistics_of
+from fastpitch.preparation import ClipJob, Preparation, pitch_statistics_of
 
 logger = logging.getLogger("prepare_dataset")
 
 BAD_USAGE = 2
 INTERRUPTED = 130
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parser.build(PreparationConfig, values)
     audio = parser.build(AudioConfig, values)
     text_config = parser.build(TextConfig, values)
+    processes = Processes(cuda=False)
+    if not processes.is_main:
+        logging.getLogger().setLevel(logging.WARNING)
     try:
-        prepare(config, audio, TextProcessor(text_config))
+        prepare(config, audio, text_config, processes)
     except KeyboardInterrupt:
         logger.info("stopped; the same command goes on where this one was")
         return INTERRUPTED
@@ -104,14 +115,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, OSError) as error:
         logger.error("prepare_dataset.py: stopped: %s", error)
         return 1
+    finally:
+        processes.close()
     return 0
 
 
-def prepare(config: PreparationConfig, audio: AudioConfig, text: TextProcessor) -> None:
-    """Checks all clips, then makes what is missing."""
+def prepare(
+    config: PreparationConfig, audio: AudioConfig, text_config: TextConfig, processes: Processes
+) -> None:
+    """Checks all clips, then makes what is missing; each process makes its part."""
     begun = time.monotonic()
-    num_workers = min(config.n_workers, available_cores())
-    utterances = _read_utterances(config, audio, text, num_workers)
+    text = TextProcessor(text_config)
+    num_workers = min(config.n_workers, max(1, available_cores() // processes.num_local))
     preparation = Preparation(
         dataset_path=config.dataset_path,
         config=audio,
@@ -120,26 +135,62 @@ def prepare(config: PreparationConfig, audio: AudioConfig, text: TextProcessor) 
         f0_method=config.f0_method,
         num_workers=num_workers,
     )
-    record = PreparationRecord(config.dataset_path)
-    jobs = preparation.plan(utterances, record)
+
+    def plan() -> tuple[list[Utterance], list[ClipJob]]:
+        utterances = _read_utterances(config, audio, text, num_workers)
+        record = PreparationRecord(config.dataset_path)
+        record.absorb_parts()
+        return utterances, preparation.plan(utterances, record)
+
+    utterances, jobs = _from_main(processes, plan)
     logger.info(
-        "%d clips, %d of them to do, on %d processes", len(utterances), len(jobs), num_workers
+        "%d clips, %d of them to do, on %d processes",
+        *(len(utterances), len(jobs), num_workers * processes.world_size),
     )
-    preparation.run(jobs, record)
-    results = {"clips": len(utterances), "prepared": len(jobs)}
-    if config.extract_pitch:
-        statistics = pitch_statistics_of(utterances, record)
-        path = save_pitch_statistics(statistics, config.dataset_path)
-        results |= {"pitch_mean": statistics.mean_hz, "pitch_std": statistics.std_hz}
-        logger.info(
-            "pitch: mean %.2f Hz, standard deviation %.2f Hz over %d voiced frames, in %s",
-            statistics.mean_hz,
-            statistics.std_hz,
-            statistics.num_frames,
-            path,
-        )
-    results["took"] = time.monotonic() - begun
-    _log(results, config.dataset_path / config.log_file)
+    record = PreparationRecord(config.dataset_path, processes.rank)
+    own_clips = preparation.run(jobs[processes.rank :: processes.world_size], record)
+    parts = processes.gather(own_clips)
+
+    def conclude() -> None:
+        for clip in itertools.chain.from_iterable(parts):
+            record.add(clip)
+        results = {"clips": len(utterances), "prepared": len(jobs)}
+        if config.extract_pitch:
+            results |= _save_statistics(config, utterances, record)
+        results["took"] = time.monotonic() - begun
+        _log(results, config.dataset_path / config.log_file)
+
+    _from_main(processes, conclude)
+    if not processes.is_main:
+        record.remove()
+
+
+def _from_main(processes: Processes, work: Callable[[], Result]) -> Result:
+    """What `work` gives on the first process, which alone does it; all stop if it cannot."""
+    result = error = None
+    if processes.is_main:
+        try:
+            result = work()
+        except (ValueError, RuntimeError, OSError) as failure:
+            error = failure
+    result, has_failed = processes.gather((result, error is not None))[0]
+    if error is not None:
+        raise error
+    if has_failed:
+        raise RuntimeError("the first process says why")
+    return result
+
+
+def _save_statistics(
+    config: PreparationConfig, utterances: Sequence[Utterance], record: PreparationRecord
+) -> dict[str, float]:
+    statistics = pitch_statistics_of(utterances, record)
+    path = save_pitch_statistics(statistics, config.dataset_path)
+    logger.info(
+        "pitch: mean %.2f Hz, standard deviation %.2f Hz over %d voiced frames, in %s",
+        *(statistics.mean_hz, statistics.std_hz, statistics.num_frames, path),
+    )
+    return {"pitch_mean": statistics.mean_hz, "pitch_std": statistics.std_hz}
 
 
 def _read_utterances(

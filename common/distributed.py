@@ -27,6 +27,7 @@ class Processes:
     def __init__(self, cuda: bool) -> None:
         self.rank = int(os.environ.get("RANK", 0))
         self.world_size = int(os.environ.get("WORLD_SIZE", 1))
+        self.num_local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # on this machine
         local_rank = int(os.environ.get("LOCAL_RANK", 0))
         if cuda and not torch.cuda.is_available():
             raise ValueError("--cuda needs a CUDA device and none was found: leave --cuda out")

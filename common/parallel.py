@@ -72,12 +72,16 @@ def run_parallel(
 
 
 def show_progress(results: Iterator[Result], total: int, done: str) -> Iterator[Result]:
-    """Passes results on, telling how far they are: a bar on a terminal, elsewhere a line at times.
+    """Passes results on, telling how far they are: a bar on a terminal, elsewhere a line at times,
+    nothing where the log is for warnings only.
 
     Args:
         total: number of clips, a result each
         done: what was done to them, such as "prepared"
     """
+    if not logger.isEnabledFor(logging.INFO):
+        yield from results
+        return
     if sys.stderr.isatty():
         yield from tqdm(results, total=total, desc=done, unit="clip", smoothing=0.05)
         return

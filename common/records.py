@@ -13,6 +13,7 @@ from pathlib import Path
 from common.config import AudioConfig
 
 RECORD_FILE = "prepared.jsonl"
+PART_FILE = "prepared.{rank}.jsonl"
 
 
 def mel_settings(audio: AudioConfig) -> str:
@@ -52,11 +53,16 @@ class PreparationRecord:
 
     Lines are only ever added, so that stopping at any moment costs at most the last one; the last
     line about a clip holds.
+
+    Args:
+        dataset_path: of the dataset
+        rank: of this process among several that prepare it; all but the first write files of their
+            own, `prepared.<rank>.jsonl`, since lines from several machines would mix
     """
 
-    def __init__(self, dataset_path: Path | str) -> None:
+    def __init__(self, dataset_path: Path | str, rank: int = 0) -> None:
         self.dataset_path = Path(dataset_path)
-        self.path = self.dataset_path / RECORD_FILE
+        self.path = self.dataset_path / (PART_FILE.format(rank=rank) if rank else RECORD_FILE)
         self._clips = {clip.audio: clip for clip in self._read()}
 
     def find(self, audio: Path) -> ClipRecord | None:
@@ -80,6 +86,19 @@ class PreparationRecord:
                 file.write(b"\n")
                 self._ends_within_a_line = False
             file.write(line)
+
+    def absorb_parts(self) -> None:
+        """Takes over what other processes noted and, being interrupted, did not hand over."""
+        for path in sorted(self.dataset_path.glob(PART_FILE.format(rank="[0-9]*"))):
+            rank = int(path.suffixes[0].removeprefix("."))
+            part = PreparationRecord(self.dataset_path, rank)
+            for clip in part._clips.values():
+                self.add(clip)
+            part.remove()
+
+    def remove(self) -> None:
+        """Removes the file, when others hold what it says."""
+        self.path.unlink(missing_ok=True)
 
     def key(self, audio: Path) -> str:
         """A clip's name in the record: the dataset may be moved as a whole."""

@@ -61,13 +61,16 @@ class Preparation:
         jobs = (self._plan_clip(utterance, record) for utterance in utterances)
         return [job for job in jobs if job.targets]
 
-    def run(self, jobs: Sequence[ClipJob], record: PreparationRecord) -> None:
+    def run(self, jobs: Sequence[ClipJob], record: PreparationRecord) -> list[ClipRecord]:
         """Does the jobs, noting each in the record as soon as its files are written."""
         for folder in {target.parent for job in jobs for target in job.targets.values()}:
             folder.mkdir(parents=True, exist_ok=True)
         results = run_parallel(prepare_clip, jobs, self.num_workers)
+        clips = []
         for _, clip in show_progress(results, len(jobs), "prepared"):
             record.add(clip)
+            clips.append(clip)
+        return clips
 
     def _plan_clip(self, utterance: Utterance, record: PreparationRecord) -> ClipJob:
         num_symbols = 0

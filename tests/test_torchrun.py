@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import multiprocessing
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import soundfile
 import torch
 
 import prepare_dataset
+from tests.test_prepare_dataset import features_of
 from tests.test_train import RATE, TINY_MODEL, log_of
 
 ROOT = Path(__file__).parent.parent
@@ -118,6 +121,7 @@ def run_processes(module: str, arguments: Sequence[str], num_processes: int) -> 
         "WORLD_SIZE": str(num_processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
+        "LOCAL_WORLD_SIZE": str(num_processes),
     }
     processes = [
         context.Process(
@@ -217,3 +221,42 @@ def test_two_nodes_train_as_one_process_does(corpus, alone, tmp_path):
             node.terminate()
     assert [node.returncode for node in nodes] == [0, 0], errors
     assert_agree(tmp_path, alone)
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_processes_prepare_a_dataset_as_one_does(corpus, tmp_path, num_processes):
+    make_corpus(tmp_path)
+    assert run_processes("prepare_dataset", preparation(tmp_path), num_processes) == (
+        [0] * num_processes
+    )
+    assert len(features_of(corpus)) == 3 * 18 + 1
+    assert features_of(tmp_path) == features_of(corpus)
+    assert records_of(tmp_path).keys() == records_of(corpus).keys()
+    assert [path.name for path in tmp_path.glob("prepared*")] == ["prepared.jsonl"]
+    assert len((tmp_path / "preproc_log.json").read_text().splitlines()) == 1
+
+
+def test_what_interrupted_processes_prepared_is_not_done_again(corpus, tmp_path):
+    folder = tmp_path / "corpus"
+    shutil.copytree(corpus, folder)
+    lines = (folder / "prepared.jsonl").read_text().splitlines(keepends=True)
+    (folder / "prepared.jsonl").write_text("".join(lines[:-4]))
+    (folder / "prepared.1.jsonl").write_text("".join(lines[-4:-2]))
+    (folder / "prepared.12.jsonl").write_text("".join(lines[-2:-1]) + lines[-1][:50])
+    assert run_processes("prepare_dataset", preparation(folder), 2) == [0, 0]
+    last_line = (folder / "preproc_log.json").read_text().splitlines()[-1]
+    assert json.loads(last_line.removeprefix("DLLL "))["data"]["prepared"] == 1
+    assert features_of(folder) == features_of(corpus)
+    assert [path.name for path in folder.glob("prepared*")] == ["prepared.jsonl"]
+
+
+def test_all_processes_stop_where_the_data_has_problems(tmp_path):
+    make_corpus(tmp_path)
+    (tmp_path / "wavs" / "3.wav").unlink()
+    assert run_processes("prepare_dataset", preparation(tmp_path), 2) == [2, 1]
+    assert not (tmp_path / "mels").exists()
+
+
+def records_of(folder: Path) -> dict[str, dict]:
+    lines = (folder / "prepared.jsonl").read_text().splitlines()
+    return {record["audio"]: record for record in map(json.loads, lines)}

@@ -20,3 +20,10 @@ def test_no_clips_are_no_line(caplog):
     caplog.set_level(logging.INFO)
     assert [*show_progress(iter([]), 0, "measured")] == []
     assert caplog.messages == []
+
+
+def test_no_progress_is_shown_where_the_log_is_for_warnings(caplog, monkeypatch, capfd):
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert [*show_progress(iter([1, 2]), 2, "measured")] == [1, 2]
+    assert caplog.messages == [] and capfd.readouterr().err == ""
