@@ -8,9 +8,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,8 +22,11 @@ import soundfile
 import torch
 
 import prepare_dataset
+from common.checkpoint import load_checkpoint
+from common.checkpoint_folder import CheckpointFolder
 from tests.test_prepare_dataset import features_of
 from tests.test_train import RATE, TINY_MODEL, log_of
+from tests.test_training_scripts import torchrun_script
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("train", "hifigan.train", "waveglow.train", "prepare_dataset")
@@ -221,6 +226,24 @@ def test_two_nodes_train_as_one_process_does(corpus, alone, tmp_path):
             node.terminate()
     assert [node.returncode for node in nodes] == [0, 0], errors
     assert_agree(tmp_path, alone)
+
+
+def test_a_script_told_to_stop_ends_well_with_a_checkpoint_to_go_on_from(corpus, tmp_path):
+    arguments = [*fastpitch(corpus, tmp_path, 2), "--epochs", "300", "--validation-freq", "99"]
+    log = tmp_path / "nvlog.json"
+    with torchrun_script(tmp_path, "train.py", *arguments) as script:
+        give_up = time.monotonic() + TRAINING_TIMEOUT
+        while time.monotonic() < give_up and script.poll() is None:
+            if log.is_file() and '"step": [2, ' in log.read_text():
+                break
+            time.sleep(0.05)
+        script.send_signal(signal.SIGTERM)
+        _, errors = script.communicate(timeout=TRAINING_TIMEOUT)
+    assert script.returncode == 0, errors
+    last_step = [event["step"] for event in log_of(tmp_path) if len(event["step"]) == 3][-1]
+    newest = CheckpointFolder(tmp_path, ["FastPitch"]).latest()
+    state = load_checkpoint(newest["FastPitch"])
+    assert state["iteration"] == 2 * (last_step[0] - 1) + last_step[1]
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])

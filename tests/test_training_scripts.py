@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -138,15 +138,19 @@ def test_contradictions_of_nodes_and_restarts_are_sentences(eight_gpus, settings
 
 
 @contextmanager
-def training(folder: Path, what: str, **settings: str) -> Iterator[subprocess.Popen]:
-    """A script that trains on two processes of torchrun, as scripts/train.sh does."""
-    (folder / "training.py").write_text(TRAINING)
-    (folder / "train.sh").write_text('source scripts/training.sh\ncheck_nodes\nrun_training "$@"\n')
+def torchrun_script(folder: Path, *arguments: str, **settings: str) -> Iterator[subprocess.Popen]:
+    """A script that runs a training on two processes of torchrun, as scripts/train.sh does."""
+    script = folder / "train.sh"
+    script.write_text('source scripts/training.sh\ncheck_nodes\nrun_training "$@"\n')
     here = {"OUTPUT_DIR": str(folder), "NUM_GPUS": "2", "RESUME": "true", "OMP_NUM_THREADS": "1"}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    command = ["bash", str(folder / "train.sh"), str(folder / "training.py"), what]
-    with started(command, here | settings | {"PATH": path}) as script:
-        yield script
+    with started(["bash", str(script), *arguments], here | settings | {"PATH": path}) as program:
+        yield program
+
+
+def training(folder: Path, what: str, **settings: str) -> AbstractContextManager[subprocess.Popen]:
+    (folder / "training.py").write_text(TRAINING)
+    return torchrun_script(folder, str(folder / "training.py"), what, **settings)
 
 
 @contextmanager

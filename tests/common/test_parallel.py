@@ -23,7 +23,7 @@ def test_no_clips_are_no_line(caplog):
 
 
 def test_no_progress_is_shown_where_the_log_is_for_warnings(caplog, monkeypatch, capfd):
-    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.WARNING, logger="common.parallel")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert [*show_progress(iter([1, 2]), 2, "measured")] == [1, 2]
     assert caplog.messages == [] and capfd.readouterr().err == ""
