@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,21 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from common.checkpoint import load_checkpoint, load_weights
-from common.config import AudioConfig, TextConfig, from_setup
+from common.config import AudioConfig, TextConfig, errors_naming, from_setup
 from common.denoiser import Denoiser, zero_mel
 from common.synthesizer import Vocoder
 from common.weight_norm import WEIGHT_NORM, fold_norms
 from fastpitch.arg_parser import FastPitchConfig
 from fastpitch.model import FastPitch
-from hifigan.arg_parser import ORIGINAL_NAMES, HiFiGANConfig, read_hifigan_json
+from fastpitch.stored import stored_config, train_setup
+from hifigan.arg_parser import HiFiGANConfig
 from hifigan.model import HiFiGAN, nested_keys
+from hifigan.stored import audio_setup, make_hifigan
 from waveglow.arg_parser import WaveGlowConfig
 from waveglow.model import WaveGlow
 
 logger = logging.getLogger(__name__)
-
-# What the public recipe's own inference assumes of a checkpoint that does not say.
-ASSUMED_SETUP = {"text_cleaners": ["english_cleaners_v2"]}
 
 Trained = TypeVar("Trained", HiFiGAN, WaveGlow)
 NeuralVocoder = HiFiGAN | WaveGlow
@@ -64,7 +62,7 @@ def load_generator(
     """
     checkpoint = load_checkpoint(path)
     config, setup = fastpitch_config(checkpoint, path), train_setup(checkpoint, path)
-    with _errors_naming(path):
+    with errors_naming(path):
         generator = FastPitch(config)
         generator.audio = from_setup(AudioConfig, setup, n_mel_channels=config.n_mel_channels)
         generator.text = from_setup(TextConfig, setup)
@@ -107,7 +105,7 @@ def load_vocoder(
     checkpoint = load_checkpoint(path)
     kind = _kind_of(checkpoint)
     if kind == "hifigan":
-        vocoder = _make_hifigan(checkpoint, path, config)
+        vocoder = make_hifigan(checkpoint, path, config)
         weights = _stored_weights(checkpoint, "generator", "gen_ema", path, ema)
         weights = nested_keys(weights, len(vocoder.config.resblock_kernel_sizes))
     elif kind == "waveglow":
@@ -201,50 +199,7 @@ def fastpitch_config(checkpoint: Mapping[str, Any], source: Path | str) -> FastP
     kind = _kind_of(checkpoint)
     if kind not in ("fastpitch", None):
         raise ValueError(f"{source}: not a FastPitch checkpoint, but {FOREIGN[kind]}")
-    missing = {"config", "state_dict"} - checkpoint.keys()
-    if missing:
-        raise ValueError(
-            f"{source}: not a FastPitch checkpoint: it has no {' and no '.join(sorted(missing))}"
-        )
-    values = checkpoint["config"]
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{source}: not a FastPitch checkpoint: its config has no named values")
-    unknown = values.keys() - {field.name for field in dataclasses.fields(FastPitchConfig)}
-    if unknown:
-        raise ValueError(
-            f"{source}: not a FastPitch checkpoint: its config has "
-            f"{', '.join(sorted(map(str, unknown)))}"
-        )
-    with _errors_naming(source):
-        return FastPitchConfig(**values)
-
-
-def train_setup(checkpoint: Mapping[str, Any], source: Path | str) -> dict[str, Any]:
-    """The audio and text settings that a checkpoint was trained with, as configs hold them."""
-    setup = checkpoint.get("train_setup")
-    if not isinstance(setup, Mapping):
-        logger.warning(
-            "%s does not say its audio and text settings: assuming those of the public recipe",
-            source,
-        )
-        setup = ASSUMED_SETUP
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in setup.items()}
-
-
-def pitch_statistics(checkpoint: Mapping[str, Any], source: Path | str) -> tuple[float, float]:
-    """Mean and standard deviation in Hz of the pitch that a checkpoint was trained with.
-
-    Raises:
-        ValueError: it does not say
-    """
-    weights = checkpoint["state_dict"] if isinstance(checkpoint["state_dict"], Mapping) else {}
-    values = {name.removeprefix("module."): value for name, value in weights.items()}
-    try:
-        return float(values["pitch_mean"]), float(values["pitch_std"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{source}: not a FastPitch checkpoint: no pitch_mean, pitch_std"
-        ) from error
+    return stored_config(checkpoint, source)
 
 
 def _kind_of(checkpoint: Mapping[str, Any]) -> str | None:
@@ -261,65 +216,15 @@ def _kind_of(checkpoint: Mapping[str, Any]) -> str | None:
     return "fastpitch" if "symbols_embedding_dim" in config else None
 
 
-def _make_hifigan(checkpoint: Mapping[str, Any], path: Path | str, given: Any) -> HiFiGAN:
-    """The network that a checkpoint describes, without its weights."""
-    if not isinstance(checkpoint["generator"], Mapping) or not checkpoint["generator"]:
-        raise ValueError(f"{path}: its generator holds no weights")
-    if "config" not in checkpoint:
-        settings = sizes = _original_settings(path, given)
-    else:
-        if given is not None:
-            logger.warning("--hifigan-config has no effect: %s says its own settings", path)
-        settings, sizes = _audio_setup(checkpoint, path), checkpoint["config"]
-    names = {field.name for field in dataclasses.fields(HiFiGANConfig)}
-    with _errors_naming(path):
-        missing = names - {*sizes}
-        if missing:
-            raise ValueError(f"it has no {', '.join(sorted(missing))}")
-        audio = from_setup(AudioConfig, settings)
-        vocoder = HiFiGAN(from_setup(HiFiGANConfig, sizes), audio.n_mel_channels)
-    vocoder.audio = audio
-    if vocoder.hop_length != audio.hop_length:
-        raise ValueError(
-            f"{path}: makes {vocoder.hop_length} samples of a mel frame, but its settings say "
-            f"--hop-length {audio.hop_length}"
-        )
-    return vocoder
-
-
-def _original_settings(path: Path | str, given: Any) -> dict[str, Any]:
-    """Sizes and audio settings, by our names, of a HiFi-GAN of the original repository."""
-    if isinstance(given, HiFiGANConfig):
-        return _audio_setup({}, path) | vars(given)
-    if isinstance(given, Mapping):
-        return {ORIGINAL_NAMES.get(name, name): value for name, value in given.items()}
-    beside = Path(path).with_name("config.json")
-    if given is None and not beside.is_file():
-        raise ValueError(
-            f"{path}: does not say the sizes of its network, as those of the original HiFi-GAN: "
-            "put its config.json beside it, or name that with --hifigan-config"
-        )
-    return read_hifigan_json(given or beside)
-
-
 def _make_waveglow(checkpoint: Mapping[str, Any], path: Path | str) -> WaveGlow:
     """The network that a checkpoint describes, without its weights."""
-    with _errors_naming(path):
+    with errors_naming(path):
         sizes = WaveGlowConfig.from_checkpoint(checkpoint["config"])
-        setup = _audio_setup(checkpoint, path)
+        setup = audio_setup(checkpoint, path)
         audio = from_setup(AudioConfig, setup, n_mel_channels=sizes.n_mel_channels)
         vocoder = WaveGlow(sizes, audio.hop_length, audio.win_length)
     vocoder.audio = audio
     return vocoder
-
-
-def _audio_setup(checkpoint: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
-    """The audio settings that a vocoder was trained with, by our names."""
-    setup = checkpoint.get("train_setup")
-    if not isinstance(setup, Mapping):
-        logger.warning("%s does not say its audio settings: assuming those of LJSpeech", path)
-        return {}
-    return {ORIGINAL_NAMES.get(name, name): value for name, value in setup.items()}
 
 
 def _stored_weights(
@@ -347,12 +252,3 @@ def _load_finite(model: nn.Module, weights: Mapping[str, Tensor], path: Path | s
             f"{path}: its weights hold NaN or infinity, as when training diverges: take an earlier "
             "checkpoint"
         )
-
-
-@contextmanager
-def _errors_naming(source: Path | str) -> Iterator[None]:
-    """Whatever sizes and settings in a checkpoint make impossible becomes a sentence."""
-    try:
-        yield
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{source}: its config or train_setup cannot be used: {error}") from error

@@ -24,6 +24,7 @@ from common.config import (
     RunConfig,
     StartConfig,
     TextConfig,
+    errors_naming,
     setup_of,
 )
 from common.distributed import Processes
@@ -54,15 +55,10 @@ from fastpitch.arg_parser import (
 )
 from fastpitch.data_function import FastPitchDataset, collate
 from fastpitch.model import FastPitch
+from fastpitch.stored import pitch_statistics, train_setup
 from fastpitch.task import FastPitchTask
 from fastpitch.transfer import Pretrained, freeze, transfer_weights
-from models import (
-    check_same_mels,
-    fastpitch_config,
-    load_vocoder,
-    pitch_statistics,
-    train_setup,
-)
+from models import check_same_mels, fastpitch_config, load_vocoder
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +104,8 @@ class Start:
 
     def pretrained(self, symbol_set_unless_said: str) -> Pretrained:
         """Its weights, and what they are the weights of."""
-        try:
+        with errors_naming(self.path):
             symbols = symbol_set(self.setup.get("symbol_set", symbol_set_unless_said))
-        except ValueError as error:
-            raise ValueError(f"{self.path}: its train_setup cannot be used: {error}") from error
         return Pretrained(
             path=self.path,
             config=fastpitch_config(self.contents, self.path),

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -261,6 +262,15 @@ def from_setup(config_class: type[Config], setup: Mapping[str, Any], **changes: 
     names = {field.name for field in fields(config_class)}
     values = {name: value for name, value in setup.items() if name in names}
     return config_class(**(values | changes))
+
+
+@contextmanager
+def errors_naming(source: Path | str) -> Iterator[None]:
+    """Whatever sizes and settings in a checkpoint make impossible becomes a sentence."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{source}: its config or train_setup cannot be used: {error}") from error
 
 
 def require(holds: bool, name: str, rule: str, value: object) -> None:

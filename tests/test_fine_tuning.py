@@ -231,7 +231,7 @@ def test_freezing_needs_a_checkpoint(corpus, tmp_path, capsys):
         ),
         (
             lambda state: state["train_setup"].update(symbol_set="klingon"),
-            "its train_setup cannot be used: --symbol-set must be one of",
+            "train_setup cannot be used: --symbol-set must be one of",
         ),
     ],
 )
