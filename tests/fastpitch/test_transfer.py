@@ -11,6 +11,7 @@ import torch
 
 from common.config import AudioConfig, OptimizerConfig, RunConfig
 from common.distributed import Processes
+from common.griffin_lim import GriffinLim
 from common.text.symbols import SYMBOL_SETS, symbol_set
 from common.trainer import Progress
 from fastpitch.arg_parser import PARTS, FastPitchConfig, FastPitchLossConfig, FineTuningConfig
@@ -268,6 +269,7 @@ def make_task(optimizer, frozen, processes, ema_decay=0.0):
         ),
         loss=FastPitchLossConfig(kl_loss_start_epoch=0),
         audio=AudioConfig(),
+        vocoder=GriffinLim(AudioConfig()),
         setup={},
         processes=processes,
     )
@@ -306,6 +308,7 @@ def test_frozen_parts_stay_bit_for_bit_and_all_others_learn(optimizer, frozen):
 TWO_PROCESSES = """
 import torch
 from common.distributed import Processes
+from common.griffin_lim import GriffinLim
 from tests.fastpitch.test_transfer import FREEZES, train_and_compare
 
 torch.set_num_threads(1)
