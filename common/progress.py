@@ -80,11 +80,12 @@ class ProgressLine:
 
     def _move_bar(self, epoch: int, iteration: int, numbers: str) -> None:
         if self._bar is None:
-            title = f"epoch {epoch}/{self.num_epochs}"
-            layout = "{desc}: {n_fmt}/{total_fmt} |{bar:20}|{postfix}"
-            self._bar = tqdm(desc=title, total=self.steps_per_epoch, leave=False, bar_format=layout)
+            self._bar = tqdm(
+                desc=f"epoch {epoch}/{self.num_epochs}", total=self.steps_per_epoch, leave=False
+            )
+        self._bar.bar_format = f"{{desc}}: {{n_fmt}}/{{total_fmt}} |{{bar:20}}| {numbers}"
         self._bar.n = iteration
-        self._bar.set_postfix_str(numbers)
+        self._bar.refresh()
 
 
 def duration(seconds: float) -> str:

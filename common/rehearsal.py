@@ -62,7 +62,7 @@ def rehearse(
     task.load_state_dict(state, dict.fromkeys(task.files, "the state before training"))
     if processes.is_main:
         memory = "".join(f", {gib:.3g} GiB of GPU memory" for gib in peak_memory(device).values())
-        logger.info("The largest batch fits: %.3g s%s", seconds, memory)
+        logger.info("The largest batch takes %.3g s%s", seconds, memory)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -122,7 +122,7 @@ def test_the_largest_batch_is_tried_first_and_changes_nothing(
 ):
     extra = ["--optimizer", "lamb", "--ema-decay", "0.9"]
     train.main(flags(corpus, tmp_path / "tried", 2, *extra))
-    assert "The largest batch fits" in caplog.text
+    assert "The largest batch takes" in caplog.text
     monkeypatch.setattr("common.trainer.rehearse", lambda *_: None)
     train.main(flags(corpus, tmp_path / "not tried", 2, *extra))
     assert_same(checkpoint(tmp_path / "tried", 2), checkpoint(tmp_path / "not tried", 2))
