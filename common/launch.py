@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.checkpoint_folder import CheckpointFolder
 from common.cli import flag_name
@@ -113,7 +114,8 @@ def train_to_end(trainer: Trainer, program: str, stop: StopRequest) -> None:
     """Trains; ends with exit code 130 when interrupted, and with 1 when files cannot be written or
     too many steps were not finite. Returns when a signal asks to stop, too."""
     try:
-        trainer.fit(stop)
+        with logging_redirect_tqdm():  # lines come above the progress line, not into it
+            trainer.fit(stop)
     except KeyboardInterrupt:
         logger.warning("Interrupted: the same command with --resume continues")
         sys.exit(130)

@@ -79,11 +79,14 @@ class ProgressLine:
         return steps * self._seconds_per_step
 
     def _move_bar(self, epoch: int, iteration: int, numbers: str) -> None:
+        layout = (
+            f"epoch {epoch}/{self.num_epochs} step {{n_fmt}}/{{total_fmt}} |{{bar:20}}| {numbers}"
+        )
         if self._bar is None:
-            self._bar = tqdm(
-                desc=f"epoch {epoch}/{self.num_epochs}", total=self.steps_per_epoch, leave=False
-            )
-        self._bar.bar_format = f"{{desc}}: {{n_fmt}}/{{total_fmt}} |{{bar:20}}| {numbers}"
+            total = self.steps_per_epoch
+            self._bar = tqdm(total=total, initial=iteration, bar_format=layout, leave=False)
+            return
+        self._bar.bar_format = layout
         self._bar.n = iteration
         self._bar.refresh()
 

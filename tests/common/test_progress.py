@@ -31,7 +31,7 @@ def test_a_terminal_sees_a_line_that_moves_and_goes_away(monkeypatch):
     line = ProgressLine(num_epochs=3, steps_per_epoch=4)
     for iteration in (1, 2):
         line.update(2, iteration, took(10, 0.5, 12345))
-    assert "epoch 2/3: 2/4" in terminal.getvalue()
+    assert "epoch 2/3 step 2/4 |" in terminal.getvalue()
     assert "loss 0.5, 12,345 frames/s, 0:01:00 left" in terminal.getvalue()
     assert "\n" not in terminal.getvalue()
     line.end_epoch()
