@@ -35,7 +35,7 @@ TWO_NODES = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node7"}
 TRAINING = """
 import os, signal, sys, time
 rank, attempt = os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]
-time.sleep(2 * (rank == "1"))  # one process is slower to start
+time.sleep(1.5 * (rank == "1" and sys.argv[1] == "wait"))  # one is slower to start
 asked = []
 signal.signal(signal.SIGUSR1, lambda *_: asked.append("USR1"))
 print("ready", rank, attempt, flush=True)
