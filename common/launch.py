@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from common.bad_steps import TrainingFailed
 from common.checkpoint_folder import CheckpointFolder
 from common.cli import flag_name
 from common.config import RunConfig
@@ -21,7 +22,7 @@ from common.precision import set_tf32
 from common.rehearsal import OutOfMemory, advice, is_out_of_memory
 from common.signals import StopRequest
 from common.tb_dllogger import FileLogger, NullLogger, TrainingLogger
-from common.trainer import Trainer, TrainingFailed
+from common.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

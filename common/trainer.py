@@ -26,10 +26,8 @@ from common.progress import ProgressLine
 from common.random_state import random_state_kept, random_states, restore_random_states
 from common.rehearsal import rehearse
 from common.signals import Stopped, StopRequest
-from common.task import Progress, Samples, Task
+from common.task import Progress, Task
 from common.tb_dllogger import TrainingLogger
-
-__all__ = ["Progress", "Samples", "Task", "Trainer", "TrainingFailed"]
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from common.learner import Learner
 from common.metrics import Metrics
 from common.optim import UpdateRule, warmup_then_inverse_root
 from common.synthesizer import Vocoder
-from common.trainer import Progress, Samples
+from common.task import Progress, Samples
 from fastpitch.arg_parser import FastPitchLossConfig
 from fastpitch.data_function import Batch
 from fastpitch.loss_function import BatchCounts, FastPitchLoss

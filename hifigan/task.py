@@ -19,7 +19,7 @@ from common.metrics import Metrics
 from common.optim import UpdateRule, decay_by_epoch
 from common.plots import plot_mel
 from common.segments import AudioBatch
-from common.trainer import Progress, Samples
+from common.task import Progress, Samples
 from hifigan.arg_parser import HiFiGANOptimizerConfig
 from hifigan.discriminators import Discriminators, Judgement, Judgements
 from hifigan.loss_function import (

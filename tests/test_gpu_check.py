@@ -32,7 +32,7 @@ from benchmarks.gpu.stages import (
 )
 from common.distributed import Processes
 from common.metrics import PendingMetrics
-from common.trainer import Progress
+from common.task import Progress
 
 ROOT = Path(__file__).parent.parent
 

@@ -28,7 +28,7 @@ from common.griffin_lim import GriffinLim
 from common.learner import Learner
 from common.precision import Precision
 from common.segments import AudioBatch
-from common.trainer import Progress
+from common.task import Progress
 from fastpitch.arg_parser import FastPitchConfig, FastPitchLossConfig
 from fastpitch.model import FastPitch
 from fastpitch.task import FastPitchTask

@@ -18,7 +18,7 @@ from common.metrics import Metrics
 from common.optim import UpdateRule, warmup_then_inverse_root
 from common.plots import plot_mel
 from common.segments import AudioBatch
-from common.trainer import Progress, Samples
+from common.task import Progress, Samples
 from waveglow.arg_parser import WaveGlowLossConfig
 from waveglow.loss_function import waveglow_loss
 from waveglow.model import WaveGlow

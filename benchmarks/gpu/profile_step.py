@@ -23,7 +23,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from common.metrics import Metrics, PendingMetrics, Stopwatch
-from common.trainer import Progress, Task
+from common.task import Progress, Task
 
 ROOT = Path(__file__).resolve().parents[2]
 WAITS = "called a synchronizing CUDA operation"  # PyTorch's warning of it

@@ -10,7 +10,7 @@ from common.config import RunConfig
 from common.distributed import Processes
 from common.loaders import largest_batch
 from common.rehearsal import OutOfMemory, advice, is_out_of_memory, on_cpu, rehearse
-from common.trainer import Progress
+from common.task import Progress
 from tests.common.test_trainer import FindMean, fit, make_trainer
 
 FIRST = Progress(epoch=1, step=1)

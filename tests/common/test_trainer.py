@@ -20,7 +20,8 @@ from common.config import RunConfig
 from common.distributed import Processes
 from common.launch import checkpoint_to_resume
 from common.loaders import EpochBatches, make_loader
-from common.trainer import Progress, Samples, Trainer
+from common.task import Progress, Samples
+from common.trainer import Trainer
 
 NUM_TRAINING, NUM_VALIDATION = 12, 5
 

@@ -12,8 +12,8 @@ import torch
 from common.config import AudioConfig, OptimizerConfig, RunConfig
 from common.distributed import Processes
 from common.griffin_lim import GriffinLim
+from common.task import Progress
 from common.text.symbols import SYMBOL_SETS, symbol_set
-from common.trainer import Progress
 from fastpitch.arg_parser import PARTS, FastPitchConfig, FastPitchLossConfig, FineTuningConfig
 from fastpitch.model import FastPitch
 from fastpitch.task import FastPitchTask

@@ -14,7 +14,7 @@ from common.audio import MelSpectrogram
 from common.config import AudioConfig, OptimizerConfig, RunConfig, setup_of
 from common.distributed import Processes
 from common.segments import AudioBatch
-from common.trainer import Progress
+from common.task import Progress
 from tests.waveglow.test_model import random_waveglow
 from waveglow.arg_parser import WaveGlowLossConfig
 from waveglow.loss_function import coupling_loss, latent_loss, mixing_loss
