@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,6 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+
+def num_restarts() -> int:
+    """How often `torchrun --max-restarts` began again, after a process had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
 class Processes:
@@ -35,7 +42,11 @@ class Processes:
         if cuda:
             torch.cuda.set_device(self.device)
         if self.world_size > 1:
-            dist.init_process_group("nccl" if cuda else "gloo")
+            store, rank, world_size = next(dist.rendezvous("env://"))
+            # torchrun's store outlives a restart, and with it the addresses of processes that died.
+            store = dist.PrefixStore(f"attempt_{num_restarts()}", store)
+            backend = "nccl" if cuda else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
 
     @property
     def is_main(self) -> bool:
@@ -78,3 +89,21 @@ class Processes:
         """Says goodbye to the others."""
         if self.world_size > 1:
             dist.destroy_process_group()
+
+    def end(self, code: int) -> None:
+        """Ends this process with an exit code; one that is alone goes on where that is 0.
+
+        Among others, it ends without taking apart what PyTorch holds: once in a while, gloo's
+        threads hang there or abort, because another process has left before, and `torchrun` would
+        take a training that is done for one that has failed.
+        """
+        if self.world_size == 1:
+            if code != 0:
+                sys.exit(code)
+            return
+        if code == 0:  # else, the others may not come to say goodbye
+            self.close()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from common.bad_steps import TrainingFailed
 from common.checkpoint_folder import CheckpointFolder
 from common.cli import flag_name
 from common.config import RunConfig
-from common.distributed import Processes
+from common.distributed import Processes, num_restarts
 from common.files import check_file, check_folder
 from common.precision import set_tf32
 from common.rehearsal import OutOfMemory, advice, is_out_of_memory
@@ -28,7 +27,8 @@ logger = logging.getLogger(__name__)
 
 
 def checkpoint_to_resume(run: RunConfig, names: Sequence[str]) -> dict[str, Path] | None:
-    """The newest checkpoint in `--output` if `--resume` asks for it; None where there is none.
+    """The newest checkpoint in `--output` if `--resume` asks for it, or torchrun has restarted this
+    training; None where there is none.
 
     Where a file of it is damaged, it is the one before, with a warning.
 
@@ -40,7 +40,7 @@ def checkpoint_to_resume(run: RunConfig, names: Sequence[str]) -> dict[str, Path
             checkpoints are damaged
     """
     folder = CheckpointFolder(run.output, names)
-    if run.resume:
+    if run.resume or num_restarts() > 0:
         try:
             newest = folder.latest_readable()
         except ValueError as error:
@@ -112,23 +112,29 @@ def make_report(run: RunConfig, settings: Any, processes: Processes) -> Training
 
 
 def train_to_end(trainer: Trainer, program: str, stop: StopRequest) -> None:
-    """Trains; ends with exit code 130 when interrupted, and with 1 when files cannot be written or
-    too many steps were not finite. Returns when a signal asks to stop, too."""
+    """Trains, and ends this process where it is one of several or training failed.
+
+    The exit code is 0 when training is done or a signal asked to stop, 130 when it was interrupted,
+    and 1 when files cannot be written, memory does not suffice or too many steps were not finite.
+    """
+    code = 1
     try:
         with logging_redirect_tqdm():  # lines come above the progress line, not into it
             trainer.fit(stop)
+        code = 0
     except KeyboardInterrupt:
         logger.warning("Interrupted: the same command with --resume continues")
-        sys.exit(130)
+        code = 130
     except (OSError, TrainingFailed, OutOfMemory) as error:
         logger.error("%s: stopped: %s", program, error)
-        sys.exit(1)
     except RuntimeError as error:
-        if not is_out_of_memory(error):
+        if is_out_of_memory(error):
+            logger.error("%s: stopped: %s", program, advice(trainer.run, trainer.processes))
+        elif trainer.processes.world_size == 1:
             raise
-        logger.error("%s: stopped: %s", program, advice(trainer.run, trainer.processes))
-        sys.exit(1)
+        else:  # perhaps because another process has failed, which is no reason to wait for it
+            logger.exception("%s: stopped", program)
     finally:
         trainer.progress_line.end_epoch()
         trainer.report.close()
-        trainer.processes.close()
+    trainer.processes.end(code)

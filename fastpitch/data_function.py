@@ -153,8 +153,8 @@ class FastPitchDataset(Dataset):
                 )
         else:
             pitch_hz = self._online_pitch(utterance, num_frames)
-        voiced = pitch_hz > 0
-        return torch.where(voiced, (pitch_hz - self.pitch_mean) / self.pitch_std, 0)
+        unvoiced = pitch_hz <= 0  # NaN is neither: such a clip must not pass for one that is
+        return torch.where(unvoiced, 0, (pitch_hz - self.pitch_mean) / self.pitch_std)
 
     def _pitch_path(self, utterance: Utterance) -> Path:
         return utterance.pitch or self.data.dataset_path / "pitch" / f"{utterance.name}.pt"

@@ -29,6 +29,11 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
+def environment() -> dict[str, str]:
+    """For processes that share few cores with others of their kind."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
 def start_ranks(
     code: str, world_size: int = 2, arguments: Sequence[str] = ()
 ) -> list[subprocess.Popen]:
@@ -37,14 +42,12 @@ def start_ranks(
         "WORLD_SIZE": str(world_size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
     }
     return [
         subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
             cwd=ROOT,
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env=environment() | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

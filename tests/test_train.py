@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import wave
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 import inference
 import prepare_dataset
 import train
+from common.checkpoint import not_finite
 from models import load_vocoder
 from tests.conftest import golden
 
@@ -381,6 +383,29 @@ def test_kept_pitch_that_does_not_fit_its_clip_is_computed_again(corpus, tmp_pat
     torch.save(torch.full((5,), 150.0), of_another_clip)
     assert run("second") == first
     assert torch.load(of_another_clip).shape[0] > 5
+
+
+@pytest.mark.parametrize("feature", ["mels", "pitch"])
+def test_a_poisoned_clip_is_named_and_does_not_end_the_training(corpus, tmp_path, caplog, feature):
+    folder = tmp_path / "corpus"
+    shutil.copytree(corpus, folder)
+    for part in ("train", "val"):
+        lines = (folder / f"{part}.txt").read_text().replace("wavs/", "mels/")
+        (folder / f"{part}.txt").write_text(lines.replace(".wav|", ".pt|"))
+    poisoned = folder / feature / "clip2.pt"
+    values = torch.load(poisoned)
+    values[..., 5] = torch.nan
+    torch.save(values, poisoned)
+    more = ["--load-mel-from-disk", "--batch-size", "1", "--grad-accumulation", "1"]
+    train.main(flags(folder, tmp_path / "run", 2, *more, "--checkpoint-every-steps", "1"))
+    warnings = [record.message for record in caplog.records if "was skipped" in record.message]
+    assert len(warnings) == 2, "once an epoch"
+    for warning in warnings:
+        assert "its loss is not finite" in warning
+        assert warning.endswith(f"clips: {folder / 'mels' / 'clip2.pt'}")
+    assert np.isfinite(losses_of(tmp_path / "run", "train_loss")).all()
+    assert len(losses_of(tmp_path / "run", "train_loss")) == 2 * 5
+    assert not not_finite(checkpoint(tmp_path / "run", 2))
 
 
 def test_averaged_weights_are_not_dropped_in_silence(corpus, tmp_path, caplog):

@@ -51,8 +51,8 @@ def check(processes):
 torch.set_num_threads(1)
 processes = Processes(cuda=False)
 check(processes)
-processes.close()
 print("all checks hold", flush=True)
+processes.end(0)
 """
 
 
@@ -68,7 +68,10 @@ def test_one_process_is_the_main_one_and_has_nobody_to_talk_to(monkeypatch):
     with processes.sync_if(model, False):
         model(torch.ones(1, 2)).sum().backward()
     assert model.weight.grad.tolist() == [[1, 1], [1, 1]]
-    processes.close()
+    processes.end(0)
+    with pytest.raises(SystemExit) as end:
+        processes.end(3)
+    assert end.value.code == 3
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -79,5 +82,4 @@ def test_a_gpu_that_is_not_there_is_refused():
 
 def test_two_processes_add_up_average_gradients_and_keep_their_own_in_between():
     for process in run_ranks(TWO_PROCESSES):
-        # Not the exit code: once in a while gloo's threads abort a process that is leaving.
-        assert process.output == "all checks hold\n", process.errors
+        assert (process.code, process.output) == (0, "all checks hold\n"), process.errors

@@ -32,14 +32,14 @@ processes = Processes(cuda=False)
 for name in sys.argv[2:]:
     getattr(test_resume_on_ranks, name)(Path(sys.argv[1]) / name, processes)
     print(name, flush=True)
-processes.close()
+processes.end(0)
 """
 
 
 def passed(ended: list[Ended], check: str) -> bool:
     """Whether all processes passed a check; their words where not."""
     for process in ended:
-        assert check in process.output.split(), process.errors
+        assert process.code == 0 and check in process.output.split(), process.errors
     return True
 
 
