@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,13 @@ import pytest
 from tests.processes import ROOT, environment
 from tests.test_train import assert_same, checkpoint, corpus, flags, log_of  # noqa: F401
 
+TWENTY = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "KILL_UNDER_TORCHRUN" not in os.environ,
+        reason="takes four minutes: KILL_UNDER_TORCHRUN=1 runs it",
+    ),
+]
 EPOCHS = 24  # more than are done between so many kills
 STEPS = 3  # of an epoch: six clips, one at a time, on two processes
 
@@ -23,24 +31,29 @@ def arguments(corpus, output):  # noqa: F811
     ]
 
 
-DIES_ONCE = """
-import os, signal, sys, threading, time
+DYING = """
+import os, random, signal, sys, threading, time
 from pathlib import Path
 
 import train
 
-
-def die_once(folder):
-    while not list(folder.glob("*_step_*.pt")):
-        time.sleep(0.01)
-    if not (folder / "died").exists():
-        (folder / "died").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+NUM_DEATHS = int(os.environ["NUM_DEATHS"])
 
 
-if os.environ["RANK"] == "1":
+def die(folder, rng):
+    before = set(folder.glob("*.pt"))
+    while before >= set(folder.glob("*.pt")):
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.03))
+    (folder / "deaths").open("a").write("died\\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+rng = random.Random(attempt)
+if attempt < NUM_DEATHS and int(os.environ["RANK"]) == rng.randrange(2):
     folder = Path(sys.argv[sys.argv.index("--output") + 1])
-    threading.Thread(target=die_once, args=(folder,), daemon=True).start()
+    threading.Thread(target=die, args=(folder, rng), daemon=True).start()
 train.main()
 """
 
@@ -73,24 +86,30 @@ def test_stopped_by_signals_a_training_loses_no_step(trained):
     assert steps == [[e, i, STEPS] for e in range(1, EPOCHS + 1) for i in range(1, STEPS + 1)]
 
 
-def test_torchrun_begins_again_where_the_last_checkpoint_was(trained, corpus, tmp_path):  # noqa: F811
-    script, output = tmp_path / "dies_once.py", tmp_path / "run"
-    script.write_text(DIES_ONCE)
+@pytest.mark.parametrize("num_deaths", [1, pytest.param(20, marks=TWENTY)])
+def test_torchrun_begins_again_where_the_last_checkpoint_was(
+    trained,
+    corpus,  # noqa: F811
+    tmp_path,
+    num_deaths,
+):
+    script, output = tmp_path / "dying.py", tmp_path / "run"
+    script.write_text(DYING)
     of_training = arguments(corpus, output)
     of_training.remove("--resume")  # torchrun repeats the command
     ended = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--standalone", "--max-restarts", "1", str(script)),
+            *("--standalone", "--max-restarts", str(num_deaths), str(script)),
             *(*of_training, "--checkpoint-every-steps", "2"),
         ],
         cwd=ROOT,
-        env=environment() | {"PYTHONPATH": str(ROOT)},
+        env=environment() | {"PYTHONPATH": str(ROOT), "NUM_DEATHS": str(num_deaths)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=60 + 30 * num_deaths,
     )
     assert ended.returncode == 0, ended.stderr
-    assert (output / "died").exists()
-    assert "Resumed from" in ended.stderr
+    assert (output / "deaths").read_text().count("died") == num_deaths
+    assert ended.stderr.count("Resumed from") >= num_deaths
     assert_same(checkpoint(output, EPOCHS), checkpoint(trained / "whole", EPOCHS))
