@@ -10,9 +10,9 @@ import time
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-# Whoever sends a signal to a whole job reaches a process several times: torchrun passes on what it
-# gets itself.
-SAME_REQUEST_SECONDS = 5.0
+# One request may come as many signals: torchrun passes on what it gets itself, and a script repeats
+# it until the process has ended.
+SAME_REQUEST_SECONDS = 5.0  # between two signals at most
 
 
 class Stopped(Exception):  # noqa: N818 -- what happened, not a fault
@@ -22,7 +22,8 @@ class Stopped(Exception):  # noqa: N818 -- what happened, not a fault
 class StopRequest:
     """Whether this process was asked to stop; inside `with`, SIGTERM and SIGUSR1 ask it.
 
-    What is in work is finished first. A second request ends the process at once.
+    What is in work is finished first. A second request, which comes after SAME_REQUEST_SECONDS
+    without a signal, ends the process at once.
 
     Attributes:
         requested: whether it was
@@ -30,7 +31,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
-        self._seconds = 0.0  # when, on the monotonic clock
+        self._seconds = 0.0  # of the last signal, on the monotonic clock
         self._pid = os.getpid()
         self._previous: dict[int, object] = {}
 
@@ -48,8 +49,7 @@ class StopRequest:
         if not is_ours or (self.requested and now - self._seconds > SAME_REQUEST_SECONDS):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        if not self.requested:
-            self.requested, self._seconds = True, now
+        self.requested, self._seconds = True, now
 
 
 def leave_stopping_to_parent() -> None:

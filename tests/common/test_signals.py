@@ -42,6 +42,22 @@ def test_a_second_request_ends_at_once():
     assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "asked\n")
 
 
+def test_a_request_that_is_repeated_without_a_break_stays_one():
+    code = (
+        "import os, signal\n"
+        "from common import signals\n"
+        "now = 0.0\n"
+        "signals.time.monotonic = lambda: now\n"
+        "with signals.StopRequest() as stop:\n"
+        "    for _ in range(6):\n"
+        "        os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "        now += 0.5 * signals.SAME_REQUEST_SECONDS\n"
+        "    print(stop.requested)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, "True\n")
+
+
 def work(connection):
     leave_stopping_to_parent()
     connection.send("ready")
