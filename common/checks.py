@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 from collections import Counter
@@ -65,7 +66,7 @@ class DataCheck:
     def read(
         self, training_files: Iterable[Path], validation_files: Iterable[Path] = ()
     ) -> tuple[list[Utterance], list[Utterance]]:
-        """The utterances to train on and those to validate on.
+        """The utterances to train on and those to validate on, with their lengths.
 
         Raises:
             FileNotFoundError: a file list is missing.
@@ -77,8 +78,7 @@ class DataCheck:
         if self.need_pitch:
             training = [utterance.with_pitch(self.dataset_path) for utterance in training]
             validation = [utterance.with_pitch(self.dataset_path) for utterance in validation]
-        problems = [*malformed, *more]
-        problems += check_utterances(
+        found, measured = check_utterances(
             training,
             self.audio,
             self.text,
@@ -90,9 +90,9 @@ class DataCheck:
             num_workers=self.num_workers,
         )
         return leave_out_bad(
-            problems,
-            training,
-            validation,
+            [*malformed, *more, *found],
+            measured[: len(training)],
+            measured[len(training) :],
             need_validation=bool(validation_files),
             skip_bad=self.skip_bad,
             bad_list=self.bad_list,
@@ -148,14 +148,17 @@ def check_utterances(
     need_pitch: bool = False,
     record: PreparationRecord | None = None,
     num_workers: int = 1,
-) -> list[Problem]:
-    """Every problem of the utterances, in their order.
+) -> tuple[list[Problem], list[Utterance]]:
+    """Finds every problem of the utterances, and how long they are.
 
     Args:
         validation: checked as well; none of its clips may be among `utterances`.
         are_mels: what the utterances call audio are mels.
         need_pitch: pitch files must be named, be there and fit their clips.
         record: clips that it knows, unchanged, are not read again.
+
+    Returns:
+        The problems, in the order of the utterances; and these with their lengths
     """
     everything = [*utterances, *validation]
     facts = examine_clips(
@@ -168,7 +171,7 @@ def check_utterances(
     )
     repeated = _find_repetitions(utterances, validation)
     dropped: dict[str, list[Utterance]] = {}
-    problems = []
+    problems, measured = [], []
     for utterance, clip in zip(everything, facts, strict=True):
         messages = [*clip.faults, *repeated.get(utterance.source, ())]
         if clip.peak is not None and clip.peak < SILENT_PEAK:
@@ -189,8 +192,10 @@ def check_utterances(
             problems.append(Problem(utterance.source, utterance.audio, message))
         for symbol in dict.fromkeys(reading.dropped):
             dropped.setdefault(symbol, []).append(utterance)
+        lengths = {"num_frames": clip.num_frames, "num_symbols": len(reading.ids)}
+        measured.append(dataclasses.replace(utterance, **lengths))
     problems += _tell_dropped(dropped)
-    return problems + _find_other_rates(everything, facts, audio.sampling_rate)
+    return problems + _find_other_rates(everything, facts, audio.sampling_rate), measured
 
 
 def _find_text_fault(reading: Reading, clip: ClipFacts) -> str | None:

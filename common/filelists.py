@@ -21,6 +21,8 @@ class Utterance:
     text: str
     speaker: int
     source: str  # "list.txt:12"
+    num_frames: int = 0  # of its mel; 0 where nobody has looked
+    num_symbols: int = 0  # of its text, as read once; likewise
 
     @property
     def name(self) -> str:

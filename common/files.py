@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-TEMPORARY = ".{name}.{pid}.tmp"
+TEMPORARY = ".{name}.{unique}.tmp"
 
 
 def is_file(path: Path) -> bool:
@@ -54,7 +55,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Readers never see half a file; when the block fails, what was at `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(TEMPORARY.format(name=path.name, pid=os.getpid()))
+    temporary = path.with_name(TEMPORARY.format(name=path.name, unique=uuid.uuid4().hex))
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -70,5 +71,5 @@ def remove_temporaries(folder: Path, names: str) -> None:
     Args:
         names: pattern of the files that were being written, which nobody is writing now
     """
-    for leftover in folder.glob(TEMPORARY.format(name=names, pid="*")):
+    for leftover in folder.glob(TEMPORARY.format(name=names, unique="*")):
         leftover.unlink(missing_ok=True)

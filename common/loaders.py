@@ -67,7 +67,8 @@ def largest_batch(loader: DataLoader) -> Any:
     """A batch that no other of its size needs more memory than; the dataset's `largest_items` say
     which items make it."""
     items = loader.dataset.largest_items(loader.batch_sampler.batch_size)
-    return loader.collate_fn([loader.dataset[1, item] for item in items])
+    samples = {item: loader.dataset[1, item] for item in set(items)}
+    return loader.collate_fn([samples[item] for item in items])
 
 
 def make_loader(

@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -105,7 +105,7 @@ class Trainer:
 
         Raises:
             TrainingFailed: too many steps in a row were not finite, or the weights are not, or
-                the processes do not begin at the same step
+                the processes do not begin alike
         """
         stop = stop or StopRequest()
         try:
@@ -289,16 +289,32 @@ class Trainer:
             self.checkpoints.load_state_dict(state["checkpoints"])
 
     def _agree_to_begin(self, stop: StopRequest) -> None:
-        begins = self.processes.gather((self.step, stop.requested))
-        steps = [step for step, _ in begins]
-        if len(set(steps)) > 1:
-            told = ", ".join(f"{rank} at step {step}" for rank, step in enumerate(steps))
+        datasets = (self.train_loader.dataset, self.validation_loader.dataset)
+        own = _Beginning(self.step, tuple(map(len, datasets)), stop.requested)
+        begins = self.processes.gather(own)
+        if len({each.step for each in begins}) > 1:
+            told = ", ".join(f"{rank} at step {each.step}" for rank, each in enumerate(begins))
             raise TrainingFailed(
                 f"the processes do not begin at the same step (process {told}): --output "
                 f"{self.run.output} must be one folder for all of them"
             )
-        if any(is_asked for _, is_asked in begins):
+        if len({each.num_clips for each in begins}) > 1:
+            counts = [" and ".join(map(str, each.num_clips)) for each in begins]
+            told = ", ".join(f"{rank} has {count}" for rank, count in enumerate(counts))
+            raise TrainingFailed(
+                f"the processes found different numbers of clips to train and to validate on "
+                f"(process {told}): --dataset-path must hold the same for all of them"
+            )
+        if any(each.is_asked_to_stop for each in begins):
             raise Stopped
+
+
+class _Beginning(NamedTuple):
+    """Where a process begins, which should be the same on all."""
+
+    step: int
+    num_clips: tuple[int, ...]
+    is_asked_to_stop: bool
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

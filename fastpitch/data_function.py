@@ -124,11 +124,11 @@ class FastPitchDataset(Dataset):
         )
 
     def largest_items(self, count: int) -> list[int]:
-        """Items that make a batch need as much memory as any can: the longest clip, which is the
-        one with the largest file, and the longest text."""
-        sizes = [utterance.audio.stat().st_size for utterance in self.utterances]
-        lens = [len(utterance.text) for utterance in self.utterances]
-        longest = [sizes.index(max(sizes)), lens.index(max(lens))]
+        """Items that make a batch need as much memory as any can: the longest clip and, in a batch
+        of several, the longest text."""
+        frames = [utterance.num_frames for utterance in self.utterances]
+        symbols = [utterance.num_symbols for utterance in self.utterances]
+        longest = [frames.index(max(frames)), symbols.index(max(symbols))]
         return (longest + longest[:1] * count)[:count]
 
     def _mel(self, utterance: Utterance) -> Tensor:

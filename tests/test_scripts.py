@@ -300,6 +300,29 @@ def test_fine_tuning_asks_for_what_is_missing(tmp_path):
     assert "fine_tune.sh: output/hifigan holds no hifigan_gen_checkpoint_*.pt" in done.stderr
 
 
+def test_fine_tuning_takes_the_newest_checkpoints_of_whole_epochs(tmp_path):
+    repository = tmp_path / "repository"
+    shutil.copytree(ROOT / "scripts", repository / "scripts")
+    for file in ("requirements.txt", "train.py"):
+        shutil.copy(ROOT / file, repository)
+    (repository / "output" / "hifigan").mkdir(parents=True)
+    for name in ("9", "20", "20_step_57"):  # the last was saved in the middle of epoch 20
+        (repository / f"output/FastPitch_checkpoint_{name}.pt").touch()
+        (repository / f"output/hifigan/hifigan_gen_checkpoint_{name}.pt").touch()
+    done = subprocess.run(
+        ["bash", repository / "scripts/hifigan/fine_tune.sh"],
+        env=os.environ | {"VIRTUAL_ENV": sys.prefix, "DRY_RUN": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    extraction, training = map(shlex.split, done.stdout.splitlines()[-2:])
+    assert value_of(extraction, "--fastpitch") == "output/FastPitch_checkpoint_20.pt"
+    generator = value_of(training, "--checkpoint-path-gen")
+    assert generator == "output/hifigan/hifigan_gen_checkpoint_20.pt"
+
+
 def test_inference_example_runs_the_vocoder_it_is_given():
     command = dry_run("inference_example.sh", "--pace", "1.2", FASTPITCH="f.pt", HIFIGAN="h.pt")
     assert command[:2] == ["python", "inference.py"]

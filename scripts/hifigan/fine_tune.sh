@@ -13,8 +13,9 @@ cd "$(dirname "$0")/../.."
 source scripts/setup.sh requirements.txt
 source scripts/training.sh
 
-newest() { # of the checkpoints whose path begins so
-  find "$(dirname "$1")" -maxdepth 1 -name "$(basename "$1")*.pt" 2>/dev/null | sort -V | tail -n 1
+newest() { # of the checkpoints of whole epochs whose path begins so
+  find "$(dirname "$1")" -maxdepth 1 -name "$(basename "$1")*.pt" ! -name '*_step_*' 2>/dev/null |
+    sort -V | tail -n 1
 }
 
 : "${FASTPITCH:=$(newest output/FastPitch_checkpoint_)}" # the newest in output/ unless given
@@ -59,7 +60,8 @@ if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
 fi
 printf '%q ' "${extraction[@]}"
 echo
-# Of several nodes, the first extracts; the others wait for it where the training begins.
+# Of several nodes, the first extracts; the others wait for it where the training begins, a quarter
+# of an hour at most: where it takes longer, run the printed command beforehand.
 if [[ "${DRY_RUN:-false}" != true && "${NODE_RANK:-0}" == 0 ]]; then
   "${extraction[@]}"
 fi

@@ -229,10 +229,10 @@ def test_prepared_clips_are_read_again_only_when_they_changed(tmp_path):
             sampling_rate=22050,
         )
     )
-    (problem,) = check_utterances(utterances, AUDIO, TEXT, record=PreparationRecord(tmp_path))
+    (problem,), _ = check_utterances(utterances, AUDIO, TEXT, record=PreparationRecord(tmp_path))
     assert problem.message.startswith("50.0 s long")
     write_clip(audio, 0.3 * np.sin(np.arange(9000) / 20))
-    assert not check_utterances(utterances, AUDIO, TEXT, record=PreparationRecord(tmp_path))
+    assert not check_utterances(utterances, AUDIO, TEXT, record=PreparationRecord(tmp_path))[0]
 
 
 def test_a_record_whose_last_line_was_cut_off_keeps_the_others(tmp_path):
@@ -267,7 +267,7 @@ def test_a_symbol_dropped_from_many_lines_is_one_warning_with_their_places(tmp_p
         write_clip(tmp_path / f"{i}.wav")
     lines = [f"{i}.wav|Just {chr(0x6F22) if i % 3 else 'a'} word." for i in range(30)]
     filelist = write_corpus(tmp_path, lines)
-    (problem,) = check_utterances(read_filelist(filelist, tmp_path, 1), AUDIO, TEXT)
+    (problem,), _ = check_utterances(read_filelist(filelist, tmp_path, 1), AUDIO, TEXT)
     assert problem.severity == "warning"
     assert problem.source == f"{filelist}:2"
     assert f"here and at {filelist}:3, {filelist}:5" in problem.message
@@ -275,7 +275,7 @@ def test_a_symbol_dropped_from_many_lines_is_one_warning_with_their_places(tmp_p
     assert all_but_first == 19
 
     write_corpus(tmp_path, [f"{i}.wav|Just \u6f22 word." for i in range(30)])
-    (problem,) = check_utterances(read_filelist(filelist, tmp_path, 1), AUDIO, TEXT)
+    (problem,), _ = check_utterances(read_filelist(filelist, tmp_path, 1), AUDIO, TEXT)
     assert problem.message.count(str(filelist)) == 20
     assert "and 9 more lines" in problem.message
 

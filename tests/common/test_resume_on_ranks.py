@@ -59,6 +59,7 @@ def two(folder) -> list[Ended]:
             check_that_averages_begin_alike,
             check_that_a_failure_to_save_ends_all,
             check_that_different_folders_are_refused,
+            check_that_different_data_are_refused,
         )
     ]
     return run_ranks(CHECKS, 2, arguments=[str(folder), *names])
@@ -159,3 +160,15 @@ def test_a_process_without_a_batch_to_validate_goes_on_with_the_others(folder):
     check = check_validation_with_idle_ranks.__name__
     three = run_ranks(CHECKS, 3, arguments=[str(folder), check])
     assert passed(three, check)
+
+
+def check_that_different_data_are_refused(folder: Path, processes: Processes) -> None:
+    trainer = make_trainer(folder, processes=processes, num_validation=5 - processes.rank)
+    with pytest.raises(
+        TrainingFailed, match=r"process 0 has 12 and 5, 1 has 12 and 4.* must hold the same"
+    ):
+        trainer.fit()
+
+
+def test_processes_that_found_different_clips_are_refused(two):
+    assert passed(two, check_that_different_data_are_refused.__name__)
