@@ -15,7 +15,7 @@ from common.bad_steps import TrainingFailed
 from common.checkpoint_folder import CheckpointFolder
 from common.cli import flag_name
 from common.config import RunConfig
-from common.distributed import Processes, num_restarts
+from common.distributed import Processes
 from common.files import check_file, check_folder
 from common.precision import set_tf32
 from common.rehearsal import OutOfMemory, advice, is_out_of_memory
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 def checkpoint_to_resume(run: RunConfig, names: Sequence[str]) -> dict[str, Path] | None:
-    """The newest checkpoint in `--output` if `--resume` asks for it, or torchrun has restarted this
-    training; None where there is none.
+    """The newest checkpoint in `--output` if `--resume` asks for it; None where there is none.
 
-    Where a file of it is damaged, it is the one before, with a warning.
+    Where a file of it is damaged, it is the one before, with a warning. After a restart by torchrun
+    it is the same: what is in the folder may be another training, which was refused before.
 
     Args:
         names: of a checkpoint's files
@@ -40,7 +40,7 @@ def checkpoint_to_resume(run: RunConfig, names: Sequence[str]) -> dict[str, Path
             checkpoints are damaged
     """
     folder = CheckpointFolder(run.output, names)
-    if run.resume or num_restarts() > 0:
+    if run.resume:
         try:
             newest = folder.latest_readable()
         except ValueError as error:

@@ -95,13 +95,11 @@ def test_torchrun_begins_again_where_the_last_checkpoint_was(
 ):
     script, output = tmp_path / "dying.py", tmp_path / "run"
     script.write_text(DYING)
-    of_training = arguments(corpus, output)
-    of_training.remove("--resume")  # torchrun repeats the command
     ended = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
             *("--standalone", "--max-restarts", str(num_deaths), str(script)),
-            *(*of_training, "--checkpoint-every-steps", "2"),
+            *(*arguments(corpus, output), "--checkpoint-every-steps", "2"),
         ],
         cwd=ROOT,
         env=environment() | {"PYTHONPATH": str(ROOT), "NUM_DEATHS": str(num_deaths)},

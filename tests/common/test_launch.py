@@ -6,9 +6,10 @@ from __future__ import annotations
 import pytest
 
 from common.checkpoint import load_checkpoint
-from common.launch import train_to_end
+from common.config import RunConfig
+from common.launch import checkpoint_to_resume, train_to_end
 from common.signals import StopRequest
-from tests.common.test_trainer import checkpoints_in, make_trainer
+from tests.common.test_trainer import FindMean, checkpoints_in, fit, make_trainer
 
 
 def ending(trainer, caplog):
@@ -36,3 +37,14 @@ def test_an_interrupt_ends_with_code_130(tmp_path, caplog):
         130,
         "Interrupted: the same command with --resume continues",
     )
+
+
+@pytest.mark.parametrize("restarts", ["0", "1"])
+def test_a_restart_by_torchrun_does_not_go_on_with_another_training(
+    tmp_path, monkeypatch, restarts
+):
+    fit(tmp_path, epochs=1)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+    run = RunConfig(output=tmp_path, epochs=2, batch_size=2)
+    with pytest.raises(ValueError, match="of an earlier training: continue it with --resume"):
+        checkpoint_to_resume(run, FindMean.files)
