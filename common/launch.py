@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from common.config import RunConfig
 from common.distributed import Processes
 from common.files import check_file, check_folder
 from common.precision import set_tf32
-from common.rehearsal import OutOfMemory, advice, is_out_of_memory
+from common.rehearsal import OutOfMemory
 from common.signals import StopRequest
 from common.tb_dllogger import FileLogger, NullLogger, TrainingLogger
 from common.trainer import Trainer
@@ -115,26 +115,31 @@ def train_to_end(trainer: Trainer, program: str, stop: StopRequest) -> None:
     """Trains, and ends this process where it is one of several or training failed.
 
     The exit code is 0 when training is done or a signal asked to stop, 130 when it was interrupted,
-    and 1 when files cannot be written, memory does not suffice or too many steps were not finite.
+    and 1 when anything else ended it.
     """
-    code = 1
+    code = _exit_code(lambda: trainer.fit(stop), program)
+    trainer.progress_line.end_epoch()
+    closing = _exit_code(trainer.report.close, program)
+    trainer.processes.end(code or closing)
+
+
+def _exit_code(work: Callable[[], None], program: str) -> int:
+    """What a process is to end with after this work, which may fail in any way."""
     try:
         with logging_redirect_tqdm():  # lines come above the progress line, not into it
-            trainer.fit(stop)
-        code = 0
+            work()
     except KeyboardInterrupt:
         logger.warning("Interrupted: the same command with --resume continues")
-        code = 130
-    except (OSError, TrainingFailed, OutOfMemory) as error:
-        logger.error("%s: stopped: %s", program, error)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            logger.error("%s: stopped: %s", program, advice(trainer.run, trainer.processes))
-        elif trainer.processes.world_size == 1:
-            raise
-        else:  # perhaps because another process has failed, which is no reason to wait for it
-            logger.exception("%s: stopped", program)
-    finally:
-        trainer.progress_line.end_epoch()
-        trainer.report.close()
-    trainer.processes.end(code)
+        return 130
+    except (ValueError, OSError, TrainingFailed, OutOfMemory) as error:
+        logger.error("%s: stopped: %s", program, _sentence_of(error))
+        return 1
+    except Exception:  # another process may have failed, which is no reason to wait for it
+        logger.exception("%s: stopped", program)
+        return 1
+    return 0
+
+
+def _sentence_of(error: Exception) -> str:
+    """What an error says, without the traceback that a DataLoader's worker puts before it."""
+    return str(error).rpartition(f"\n{type(error).__name__}: ")[2].strip()

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +25,7 @@ NO_MEMORY = ("can't allocate memory", "not enough memory")  # as PyTorch says it
 
 
 class OutOfMemory(RuntimeError):  # noqa: N818 -- what happened, said where it is caught
-    """A step does not fit into memory; the text says which flag to change."""
+    """Work does not fit into memory; the text says what would."""
 
 
 def rehearse(
@@ -52,17 +53,37 @@ def rehearse(
     watch = Stopwatch(device)
     with random_state_kept(device):
         for _ in range(num_steps):
-            try:
+            with explaining_short_memory("the largest batch", device, batch_advice(run)):
                 task.train_step(micro_batches, progress)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise OutOfMemory(f"the largest batch: {advice(run, processes)}") from error
     seconds = watch.seconds / num_steps / len(micro_batches)
     task.load_state_dict(state, dict.fromkeys(task.files, "the state before training"))
     if processes.is_main:
         memory = "".join(f", {gib:.3g} GiB of GPU memory" for gib in peak_memory(device).values())
         logger.info("The largest batch takes %.3g s%s", seconds, memory)
+
+
+@contextlib.contextmanager
+def explaining_short_memory(what: str, device: torch.device, advice: str) -> Iterator[None]:
+    """Region of work that may not fit into memory.
+
+    Args:
+        what: the work
+        device: whose memory
+        advice: what it is that does not fit, and what makes it fit
+
+    Raises:
+        OutOfMemory: it did not fit
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        where = "this machine"
+        if device.type == "cuda":
+            gpu = torch.cuda.get_device_properties(device)
+            where = f"{gpu.name} with {gpu.total_memory / 2**30:.0f} GiB"
+        raise OutOfMemory(f"{what}: out of memory on {where} {advice}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -72,19 +93,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
-def advice(run: RunConfig, processes: Processes) -> str:
-    """What does not fit, and flags that make it fit."""
-    where = "this machine"
-    if processes.device.type == "cuda":
-        gpu = torch.cuda.get_device_properties(processes.device)
-        where = f"{gpu.name} with {gpu.total_memory / 2**30:.0f} GiB"
-    what = f"out of memory on {where} with --batch-size {run.batch_size}"
+def batch_advice(run: RunConfig) -> str:
+    """What does not fit in training, and flags that make it fit."""
+    what = f"with --batch-size {run.batch_size}"
     if run.batch_size == 1:
         return f"{what}: leave out the longest clips, or take a smaller model"
     fewer = run.batch_size // 2
     more = -(-run.grad_accumulation * run.batch_size // fewer)
     amp = "" if run.amp else "; --amp saves memory as well"
     return f"{what}: take --batch-size {fewer} --grad-accumulation {more}{amp}"
+
+
+def validation_advice(num_clips: int) -> str:
+    """What does not fit where so many clips are validated at once, and what makes it fit."""
+    what = "a whole clip" if num_clips == 1 else f"{num_clips} whole clips at once"
+    return f"with {what}, whatever --batch-size is: leave out the longest of --validation-files"
 
 
 def on_cpu(value: Any) -> Any:

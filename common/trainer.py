@@ -7,6 +7,7 @@ import itertools
 import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,12 @@ from common.metrics import Stopwatch, WeightedMeans
 from common.pauses import Pauses
 from common.progress import ProgressLine
 from common.random_state import random_state_kept, random_states, restore_random_states
-from common.rehearsal import rehearse
+from common.rehearsal import (
+    batch_advice,
+    explaining_short_memory,
+    rehearse,
+    validation_advice,
+)
 from common.signals import Stopped, StopRequest
 from common.task import Progress, Task
 from common.tb_dllogger import TrainingLogger
@@ -104,6 +110,7 @@ class Trainer:
             stop: may ask this process; one that was asked ends all
 
         Raises:
+            OutOfMemory: a step, validation or samples do not fit into memory
             TrainingFailed: too many steps in a row were not finite, or the weights are not, or
                 the processes do not begin alike
         """
@@ -135,7 +142,8 @@ class Trainer:
         if self.run.epochs_this_job is not None:
             last_epoch = min(last_epoch, self.epoch + self.run.epochs_this_job)
         for epoch in range(self.epoch + 1, last_epoch + 1):
-            epochs.append(self._train_epoch(epoch, pauses))
+            with explaining_short_memory("training", self.processes.device, batch_advice(self.run)):
+                epochs.append(self._train_epoch(epoch, pauses))
             is_last = epoch == last_epoch
             losses = {}
             with random_state_kept(self.processes.device):
@@ -197,10 +205,11 @@ class Trainer:
         for batch in self.validation_loader:
             if stop.requested:
                 break
-            batch = batch.to(self.processes.device)
-            num_frames = num_frames + self.task.num_frames(batch)
-            for scope, (metrics, weight) in self.task.eval_step(batch).items():
-                means.setdefault(scope, WeightedMeans(self.processes)).add(metrics, weight)
+            with self._explaining_short_memory("validation"):
+                batch = batch.to(self.processes.device)
+                num_frames = num_frames + self.task.num_frames(batch)
+                for scope, (metrics, weight) in self.task.eval_step(batch).items():
+                    means.setdefault(scope, WeightedMeans(self.processes)).add(metrics, weight)
         names = {scope: scope_means.names for scope, scope_means in means.items()}
         gathered = self.processes.gather((stop.requested, names))
         if any(is_asked for is_asked, _ in gathered):
@@ -218,12 +227,18 @@ class Trainer:
     def _show_samples(self, epoch: int) -> None:
         if not self.processes.is_main:
             return
-        batch = next(iter(self.validation_loader)).to(self.processes.device)
-        samples = self.task.samples(batch)
+        with self._explaining_short_memory("samples"):
+            batch = next(iter(self.validation_loader)).to(self.processes.device)
+            samples = self.task.samples(batch)
         for name, figure in samples.figures.items():
             self.report.figure(name, figure, epoch)
         for name, audio in samples.audio.items():
             self.report.audio(name, audio, samples.sampling_rate, epoch)
+
+    def _explaining_short_memory(self, what: str) -> AbstractContextManager:
+        """Region of work on a batch of validation clips."""
+        advice = validation_advice(self.validation_loader.batch_sampler.batch_size)
+        return explaining_short_memory(what, self.processes.device, advice)
 
     def _groups(self, loader: DataLoader) -> Iterator[list[Any]]:
         """The micro-batches of each optimizer step, on the device."""

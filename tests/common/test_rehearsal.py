@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from common.config import RunConfig
-from common.distributed import Processes
 from common.loaders import largest_batch
-from common.rehearsal import OutOfMemory, advice, is_out_of_memory, on_cpu, rehearse
+from common.rehearsal import OutOfMemory, batch_advice, is_out_of_memory, on_cpu, rehearse
 from common.task import Progress
 from tests.common.test_trainer import FindMean, fit, make_trainer
 
@@ -20,6 +19,31 @@ class TooLarge(FindMean):
     """Needs more memory than any machine has."""
 
     def train_step(self, micro_batches, progress):
+        torch.empty(2**60)
+        raise AssertionError("this memory should not be there")
+
+
+class LaterTooLarge(FindMean):
+    """Needs it from the second step on."""
+
+    def train_step(self, micro_batches, progress):
+        if progress.step == 2:
+            torch.empty(2**60)
+        return super().train_step(micro_batches, progress)
+
+
+class TooLargeToValidate(FindMean):
+    """Needs it for other work than training."""
+
+    def eval_step(self, batch):
+        torch.empty(2**60)
+        raise AssertionError("this memory should not be there")
+
+
+class TooLargeToShow(FindMean):
+    """Needs it for other work than training."""
+
+    def samples(self, batch):
         torch.empty(2**60)
         raise AssertionError("this memory should not be there")
 
@@ -65,6 +89,21 @@ def test_memory_that_is_short_shows_before_the_first_epoch(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (LaterTooLarge, "^training: .* with --batch-size 2: take --batch-size 1"),
+        (TooLargeToValidate, "^validation: .* with 2 whole clips .* longest of --validation-files"),
+        (TooLargeToShow, "^samples: .* with 2 whole clips .* longest of --validation-files"),
+    ],
+)
+def test_memory_that_is_short_later_is_told_with_what_was_running(tmp_path, task, words):
+    trainer = make_trainer(tmp_path)
+    trainer.task = task(trainer.processes)
+    with pytest.raises(OutOfMemory, match=words):
+        trainer.fit()
+
+
+@pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({}, "take --batch-size 8 --grad-accumulation 2; --amp"),
@@ -73,11 +112,11 @@ def test_memory_that_is_short_shows_before_the_first_epoch(tmp_path):
     ],
 )
 def test_the_advice_keeps_the_global_batch(tmp_path, settings, words):
-    assert words in advice(run_config(tmp_path, **settings), Processes(cuda=False))
+    assert words in batch_advice(run_config(tmp_path, **settings))
 
 
 def test_who_has_half_precision_is_not_told_to_take_it(tmp_path):
-    assert "--amp" not in advice(run_config(tmp_path, amp=True), Processes(cuda=False))
+    assert "--amp" not in batch_advice(run_config(tmp_path, amp=True))
 
 
 def test_other_errors_are_not_taken_for_short_memory():
