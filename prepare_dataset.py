@@ -28,6 +28,7 @@ from common.files import check_file, check_folder
 from common.parallel import available_cores
 from common.pitch import save_pitch_statistics
 from common.records import PreparationRecord
+from common.tb_dllogger import configure_console
 from common.text import TextProcessor
 from fastpitch.preparation import ClipJob, Preparation, pitch_statistics_of
 
@@ -88,7 +89,7 @@ class PreparationConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepares a dataset as the flags say; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    configure_console()
     torch.set_num_threads(1)  # the processes share the cores, and each clip is small
     parser = FlagParser(
         __doc__,
@@ -102,8 +103,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     audio = parser.build(AudioConfig, values)
     text_config = parser.build(TextConfig, values)
     processes = Processes(cuda=False)
-    if not processes.is_main:
-        logging.getLogger().setLevel(logging.WARNING)
     try:
         prepare(config, audio, text_config, processes)
     except KeyboardInterrupt:

@@ -16,6 +16,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
+def own_rank() -> int:
+    """Which of the processes this is, counted from 0, before they talk to each other, too."""
+    return int(os.environ.get("RANK", 0))
+
+
 def num_restarts() -> int:
     """How often `torchrun --max-restarts` began again, after a process had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
@@ -32,7 +37,7 @@ class Processes:
     """
 
     def __init__(self, cuda: bool) -> None:
-        self.rank = int(os.environ.get("RANK", 0))
+        self.rank = own_rank()
         self.world_size = int(os.environ.get("WORLD_SIZE", 1))
         self.num_local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # on this machine
         local_rank = int(os.environ.get("LOCAL_RANK", 0))

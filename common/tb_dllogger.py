@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from common.distributed import own_rank
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -153,10 +155,12 @@ class FileLogger:
 
 
 def configure_console() -> None:
-    """Sends the words of all modules to standard error, where progress bars are, too."""
+    """Sends the words of all modules to standard error, where progress bars are, too; of several
+    processes, all but the first only warn."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    level = logging.INFO if own_rank() == 0 else logging.WARNING
     for name in ("common", "fastpitch", "hifigan", "waveglow", "models", *ENTRY_POINTS):
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(level)
 
 
 def _tensorboard_step(step: Step) -> int:

@@ -14,7 +14,13 @@ import torch
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from common.tb_dllogger import FileLogger, JsonLines, NullLogger, open_json_log
+from common.tb_dllogger import (
+    FileLogger,
+    JsonLines,
+    NullLogger,
+    configure_console,
+    open_json_log,
+)
 
 # A DLLogger with the interface of the real one, which NGC containers hold.
 DLLOGGER = """
@@ -210,6 +216,19 @@ def test_the_console_hears_of_epochs_not_of_steps(tmp_path, caplog):
         ["epoch", "7", "val", "loss", "1.25", "mel_loss", "0.5"],
         ["whole", "run", "train_avg", "loss", "2.5"],
     ]
+
+
+@pytest.mark.parametrize(("rank", "tells"), [("0", True), ("1", False)])
+def test_of_several_processes_one_tells_and_all_warn(monkeypatch, rank, tells):
+    monkeypatch.setenv("RANK", rank)
+    configure_console()
+    try:
+        for name in ("common.trainer", "fastpitch.task", "prepare_dataset"):
+            assert logging.getLogger(name).isEnabledFor(logging.INFO) == tells
+            assert logging.getLogger(name).isEnabledFor(logging.WARNING)
+    finally:
+        monkeypatch.delenv("RANK")
+        configure_console()
 
 
 def test_the_null_logger_writes_nothing(tmp_path, monkeypatch):
