@@ -91,12 +91,13 @@ class Learner:
             with self.processes.sync_if(self.wrapped, is_last):
                 terms = terms_of(micro_batch)
                 totals = add_metrics(totals, terms)
-                # Gradients are averaged over the processes, losses add up over them. A loss that
-                # is not finite makes them NaN (0 x infinity is), and so tells all processes.
-                weight = totals["loss"] * 0 + self.processes.world_size
-                self.precision.backward(terms["loss"] * weight)
+                # Gradients are averaged over the processes, losses add up over them.
+                self.precision.backward(terms["loss"] * self.processes.world_size)
+        # Gradients would not tell: that of an infinite loss may be finite, and one that is not
+        # may come of a scale too large.
+        bad_loss = self.processes.sum(totals["loss"].isfinite().logical_not().float())
         stepped = self.precision.step(
-            self.optimizer, self.model.parameters(), self.rule.max_grad_norm
+            self.optimizer, self.model.parameters(), self.rule.max_grad_norm, bad_loss
         )
         self.ema.update(self.model, stepped["bad_step"])
         return totals | self.share({"lrate": learning_rate} | stepped)

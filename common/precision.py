@@ -78,13 +78,17 @@ class Precision:
         optimizer: torch.optim.Optimizer,
         parameters: Iterable[nn.Parameter],
         max_grad_norm: float,
+        bad_loss: Tensor,
     ) -> dict[str, Tensor]:
         """Clips the unscaled gradients and updates the weights.
 
-        Where the gradients' norm is not finite, neither weights nor optimizer change, and where a
-        gradient is not, the scale is lowered. The host does not wait to learn of it: it is the
-        optimizer that looks at `found_inf`, PyTorch's word for it. For an optimizer that does not,
-        as apex's, the host has to look.
+        Where a loss or the gradients' norm is not finite, neither weights nor optimizer change,
+        and where only a gradient is not, the scale is lowered. The host does not wait to learn of
+        it: it is the optimizer that looks at `found_inf`, PyTorch's word for it. For an optimizer
+        that does not, as apex's, the host has to look.
+
+        Args:
+            bad_loss: () more than 0 where a loss was not finite, on any process
 
         Returns:
             Each () and on the device: `grad_norm` before clipping; `bad_step`, 1 where the step
@@ -94,16 +98,18 @@ class Precision:
         scale = self.scaler.scale(torch.ones((), device=self.device))
         self.scaler.unscale_(optimizer)
         grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True)
-        bad_step = grad_norm.isfinite().logical_not().float()
+        bad_step = (grad_norm.isfinite().logical_not() | (bad_loss > 0)).float()
         # Scaler.step would do it as well, but knows of bad gradients only if losses are scaled.
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.found_inf = bad_step
             optimizer.step()
         elif not bad_step:
             optimizer.step()
-        self.scaler.update()
         stepped = {"grad_norm": grad_norm, "bad_step": bad_step}
-        return stepped | {"scale": scale} if self.scaler.is_enabled() else stepped
+        if not self.scaler.is_enabled():
+            return stepped
+        self._update_scale(bad_loss)
+        return stepped | {"scale": scale}
 
     def state_dict(self) -> dict:
         """Scale and growth counter; empty where losses are not scaled."""
@@ -113,6 +119,16 @@ class Precision:
         """Restores `state_dict`; a state saved without scaling leaves a fresh scaler."""
         if state:
             self.scaler.load_state_dict(state)
+
+    def _update_scale(self, bad_loss: Tensor) -> None:
+        # A loss that is not finite is so at any scale, and says nothing of this one: a clip that
+        # spoils a step in every epoch would lower it faster than it grows. PyTorch's scaler has no
+        # words for that; the host must not look.
+        state = [self.scaler._scale, self.scaler._growth_tracker]
+        before = [value.clone() for value in state]
+        self.scaler.update()
+        for value, kept in zip(state, before, strict=True):
+            value.copy_(torch.where(bad_loss > 0, kept, value))
 
 
 def _check_hardware(dtype: str, device: torch.device) -> None:

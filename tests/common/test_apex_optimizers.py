@@ -142,8 +142,10 @@ def train(model, optimizer, clips):
     bad = []
     for clip in clips:
         optimizer.zero_grad()
-        precision.backward(10 * model(clip).square().mean())
-        stepped = precision.step(optimizer, model.parameters(), max_grad_norm=1000.0)
+        loss = 10 * model(clip).square().mean()
+        precision.backward(loss)
+        bad_loss = loss.isfinite().logical_not().float()
+        stepped = precision.step(optimizer, model.parameters(), 1000.0, bad_loss)
         bad.append(int(stepped["bad_step"]))
     return bad
 

@@ -49,10 +49,13 @@ def scale_losses(learner, **settings):
     learner.precision.load_state_dict(learner.precision.state_dict() | settings)
 
 
-def step(learner, *clips):
+def step(learner, *clips, gradient_factor=1.0):
+    """One whose gradient is multiplied on the way, where it overflows with fp16."""
+
     def terms_of(clip):
         with learner.autocast():
             output = learner.wrapped(clip)
+        output.register_hook(lambda gradient: gradient * gradient_factor)
         return {"loss": output.float().square().mean() / len(clips)}
 
     return learner.step(clips, terms_of, 0.1)
@@ -133,9 +136,9 @@ def test_an_overflow_skips_that_step_and_halves_the_scale(name):
     step(learner, CLIP)
     before = snapshot(learner)
     scaler = learner.precision.scaler
-    metrics = step(learner, CLIP * torch.inf)
+    metrics = step(learner, CLIP, gradient_factor=torch.inf)
     assert metrics["bad_step"] == 1 and metrics["scale"] == 2.0**17
-    assert scaler.get_scale() == 2.0**16
+    assert metrics["loss"].isfinite() and scaler.get_scale() == 2.0**16
     assert_same(snapshot(learner), before)
     metrics = step(learner, CLIP)
     assert metrics["bad_step"] == 0 and metrics["scale"] == 2.0**16
@@ -157,9 +160,31 @@ def test_a_scale_beyond_float32_comes_down_until_steps_are_taken():
 def test_the_scale_grows_after_the_interval_and_an_overflow_starts_it_anew():
     learner = make_learner("adam")
     scale_losses(learner, scale=8.0, growth_interval=3)
-    clips = [CLIP, CLIP, CLIP * torch.inf, CLIP, CLIP, CLIP, CLIP]
-    scales = [float(step(learner, clip)["scale"]) for clip in clips]
+    factors = [1.0, 1.0, torch.inf, 1.0, 1.0, 1.0, 1.0]
+    scales = [float(step(learner, CLIP, gradient_factor=each)["scale"]) for each in factors]
     assert scales == [8, 8, 8, 4, 4, 4, 8]
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+def test_a_clip_that_spoils_a_step_of_every_epoch_does_not_use_up_the_scale(poison):
+    learner = make_learner("adam")
+    scale_losses(learner, scale=64.0)
+    bad = [
+        float(step(learner, CLIP * poison if index % 48 == 0 else CLIP)["bad_step"])
+        for index in range(500)
+    ]
+    assert sum(bad) == 11
+    state = learner.precision.state_dict()
+    assert state["scale"] == 64 and state["_growth_tracker"] == 489, "the good steps"
+
+
+def test_a_loss_that_is_not_finite_does_not_hide_that_others_overflow():
+    learner = make_learner("adam")
+    scale_losses(learner, scale=64.0)
+    step(learner, CLIP * torch.nan, gradient_factor=torch.inf)
+    assert learner.precision.scaler.get_scale() == 64
+    step(learner, CLIP, gradient_factor=torch.inf)
+    assert learner.precision.scaler.get_scale() == 32
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -168,7 +193,7 @@ def test_scale_and_counter_survive_a_resume(name, tmp_path):
     for learner in (through, stopped):
         scale_losses(learner, scale=8.0, growth_interval=3)
         step(learner, CLIP)
-        step(learner, CLIP * torch.nan)
+        step(learner, CLIP, gradient_factor=torch.inf)
         step(learner, CLIP)
     save_checkpoint(stopped.state_dict(), tmp_path / "a.pt")
     resumed = make_learner(name)
@@ -218,10 +243,11 @@ from tests.common.test_learner import CLIP, make_learner, assert_same, scale_los
 def check(learner):
     rank = learner.processes.rank
 
-    def step(offset, factor=1.0):
+    def step(offset, factor=1.0, gradient_factor=1.0):
         def terms_of(clip):
             with learner.autocast():
                 output = learner.wrapped(clip * factor)
+            output.register_hook(lambda gradient: gradient * gradient_factor)
             return {"loss": output.float().square().mean() / 4 + offset}
 
         metrics = learner.step([CLIP + rank, CLIP - rank], terms_of, 0.1)
@@ -231,10 +257,12 @@ def check(learner):
     assert step(0.0) == [0, 64]
     before = snapshot(learner)
     assert step(torch.nan if rank == 1 else 0.0) == [1, 64], "a loss that is NaN"
-    assert step(torch.inf if rank == 0 else 0.0) == [1, 32], "an infinite one, of finite gradient"
-    assert step(0.0, torch.nan if rank == 1 else 1.0) == [1, 16], "a gradient that is NaN"
+    assert step(torch.inf if rank == 0 else 0.0) == [1, 64], "an infinite one, of finite gradient"
+    assert step(0.0, torch.nan if rank == 1 else 1.0) == [1, 64], "a clip that is NaN"
+    overflow = torch.inf if rank == 1 else 1.0
+    assert step(0.0, gradient_factor=overflow) == [1, 64], "a finite loss of infinite gradient"
     assert_same(snapshot(learner), before)
-    assert step(0.0) == [0, 8]
+    assert step(0.0) == [0, 32], "halved once, on both"
     weights = torch.cat([weight.flatten() for weight in learner.model.parameters()])
     assert torch.equal(2 * weights.detach(), learner.processes.sum(weights.detach()))
     assert not torch.equal(learner.model[0].weight, before["state_dict"]["0.weight"])

@@ -12,6 +12,7 @@ from torch import nn
 from common.precision import Precision, full_precision, set_tf32
 
 CPU = torch.device("cpu")
+GOOD = torch.tensor(0.0)  # as a finite loss is
 
 
 @pytest.mark.parametrize("max_grad_norm", [0.01, 1000.0], ids=["clipped", "unclipped"])
@@ -27,7 +28,7 @@ def test_a_step_without_amp_is_that_of_plain_pytorch(max_grad_norm):
             loss = model(inputs).square().mean()
         assert loss.dtype == torch.float32
         precision.backward(loss)
-        stepped = precision.step(optimizer, model.parameters(), max_grad_norm)
+        stepped = precision.step(optimizer, model.parameters(), max_grad_norm, GOOD)
 
         plain_optimizer.zero_grad()
         plain(inputs).square().mean().backward()
@@ -53,7 +54,7 @@ def test_bf16_is_computed_on_a_cpu_and_needs_no_scale():
     assert outputs.dtype == torch.bfloat16
     precision.backward(outputs.float().square().mean())
     assert model.weight.grad.dtype == torch.float32
-    assert "scale" not in precision.step(optimizer, model.parameters(), 1000.0)
+    assert "scale" not in precision.step(optimizer, model.parameters(), 1000.0, GOOD)
     assert precision.state_dict() == {}
 
 

@@ -65,26 +65,30 @@ def make_learner(optimizer):
     return learner
 
 
-def step(learner, clip):
+def step(learner, clip, gradient_factor=1.0):
     def terms_of(clip):
         with learner.autocast():
             output = learner.wrapped(clip)
+        output.register_hook(lambda gradient: gradient * gradient_factor)
         return {"loss": output.float().square().mean()}
 
     return learner.step([clip], terms_of, 0.01)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_an_overflow_skips_the_step_and_halves_the_scale_without_waiting(cuda, optimizer):
+def test_an_overflow_not_a_poisoned_clip_halves_the_scale_without_waiting(cuda, optimizer):
     learner = make_learner(optimizer)
     clip = torch.randn(8, 16, device=cuda)
-    overflow = clip * torch.inf
+    poisoned = clip * torch.nan
     for _ in range(2):  # the first steps make the optimizer's state
         step(learner, clip)
     before = snapshot(learner)
     with no_waiting():
-        bad = step(learner, overflow)
+        bad = step(learner, poisoned)
     assert bad["bad_step"] == 1 and bad["scale"] == 1024
+    with no_waiting():
+        bad = step(learner, clip, gradient_factor=torch.inf)
+    assert bad["bad_step"] == 1 and bad["scale"] == 1024, "a loss that is NaN has left it"
     assert_same(snapshot(learner), before)
     with no_waiting():
         good = step(learner, clip)
