@@ -32,18 +32,15 @@ from common.filelists import Utterance
 from common.files import check_folder
 from common.griffin_lim import GriffinLim
 from common.launch import (
-    check_outputs,
     check_steps,
     checkpoint_to_resume,
     make_report,
-    seed_everything,
-    train_to_end,
+    run_training,
+    set_up_torch,
 )
 from common.loaders import EpochBatches, make_loader
 from common.pitch import load_pitch_statistics
-from common.signals import StopRequest
 from common.synthesizer import Vocoder
-from common.tb_dllogger import configure_console
 from common.text import TextProcessor
 from common.text.symbols import PADDING, symbol_set
 from common.trainer import Trainer
@@ -116,27 +113,23 @@ class Start:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains, or validates with `--epochs 0`."""
-    configure_console()
     parser = FlagParser(
         "Trains FastPitch on a prepared dataset, or validates a checkpoint with --epochs 0.",
         *get_type_hints(Settings).values(),
     )
-    given = parser.parse(argv)
-    with StopRequest() as stop:
-        try:
-            run = parser.build(RunConfig, given)
-            processes = Processes(run.cuda)
-            start = find_start(run, parser.build(StartConfig, given))
-            settings = resolve_settings(parser, given, start)
-            check_outputs(run)
-            if settings.data.pitch_online_dir is not None:
-                check_folder(settings.data.pitch_online_dir, "--pitch-online-dir")
-            trainer = make_trainer(settings, start, processes)
-            if start is not None and start.continues:
-                trainer.restore({"FastPitch": start.path})
-        except (ValueError, OSError) as error:
-            parser.error(str(error))
-        train_to_end(trainer, parser.prog, stop)
+    run_training(parser, argv, begin)
+
+
+def begin(parser: FlagParser, given: Mapping[str, Any], processes: Processes) -> Trainer:
+    """What is to be trained, as the flags say, and as far as its checkpoint is."""
+    start = find_start(parser.build(RunConfig, given), parser.build(StartConfig, given))
+    settings = resolve_settings(parser, given, start)
+    if settings.data.pitch_online_dir is not None:
+        check_folder(settings.data.pitch_online_dir, "--pitch-online-dir")
+    trainer = make_trainer(settings, start, processes)
+    if start is not None and start.continues:
+        trainer.restore({"FastPitch": start.path})
+    return trainer
 
 
 def find_start(run: RunConfig, start: StartConfig) -> Start | None:
@@ -212,7 +205,7 @@ def _same_pitch(stored: tuple[float, float], given: tuple[float, float]) -> bool
 def make_trainer(settings: Settings, start: Start | None, processes: Processes) -> Trainer:
     """Everything that a run consists of, put together; checks the data first."""
     run, data = settings.run, settings.data
-    seed_everything(run, processes)
+    set_up_torch(run, processes)
     text = TextProcessor(settings.text)
     training, validation = read_datasets(settings, text)
     check_steps(run, len(training), processes)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,42 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.bad_steps import TrainingFailed
 from common.checkpoint_folder import CheckpointFolder
-from common.cli import flag_name
+from common.cli import FlagParser, flag_name
 from common.config import RunConfig
 from common.distributed import Processes
 from common.files import check_file, check_folder
 from common.precision import set_tf32
 from common.rehearsal import OutOfMemory
 from common.signals import StopRequest
-from common.tb_dllogger import FileLogger, NullLogger, TrainingLogger
+from common.tb_dllogger import FileLogger, NullLogger, TrainingLogger, configure_console
 from common.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+Begin = Callable[[FlagParser, Mapping[str, Any], Processes], Trainer]
+
+
+def run_training(parser: FlagParser, argv: Sequence[str] | None, begin: Begin) -> None:
+    """A training command: reads the flags, begins and trains to the end.
+
+    What cannot be begun ends with code 2 and a sentence. Of the checkpoint that it begins with,
+    nothing stays in memory.
+
+    Args:
+        argv: the command's words; those of this process if not given
+        begin: puts a Trainer together from the parser and what it was given
+    """
+    configure_console()
+    given = parser.parse(argv)
+    with StopRequest() as stop:
+        try:
+            run = parser.build(RunConfig, given)
+            processes = Processes(run.cuda)
+            check_outputs(run)
+            trainer = begin(parser, given, processes)
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
+        train_to_end(trainer, parser.prog, stop)
 
 
 def checkpoint_to_resume(run: RunConfig, names: Sequence[str]) -> dict[str, Path] | None:
@@ -92,8 +117,9 @@ def check_as_trained(source: Path, *pairs: tuple[object, object]) -> None:
                 )
 
 
-def seed_everything(run: RunConfig, processes: Processes) -> None:
-    """Makes runs repeat; every process draws its own random numbers."""
+def set_up_torch(run: RunConfig, processes: Processes) -> None:
+    """Seeds random numbers, which differ between processes and repeat in every run, and lets a GPU
+    compute as the flags say."""
     torch.manual_seed(run.seed + processes.rank)
     torch.backends.cudnn.benchmark = run.cudnn_benchmark
     set_tf32(not run.no_tf32, processes.device)

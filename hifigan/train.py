@@ -18,17 +18,14 @@ from common.distributed import Processes
 from common.filelists import Utterance
 from common.launch import (
     check_as_trained,
-    check_outputs,
     check_steps,
     checkpoint_to_resume,
     make_report,
-    seed_everything,
-    train_to_end,
+    run_training,
+    set_up_torch,
 )
 from common.recordings import read_recordings
 from common.segments import make_segment_loader
-from common.signals import StopRequest
-from common.tb_dllogger import configure_console
 from common.trainer import Trainer
 from hifigan.arg_parser import (
     VARIANTS,
@@ -96,27 +93,23 @@ class Start:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains, or validates with `--epochs 0`."""
-    configure_console()
     parser = FlagParser(
         "Trains HiFi-GAN on recordings, or with --fine-tuning on mels that FastPitch made of them.",
         *get_type_hints(Settings).values(),
         defaults=DEFAULTS,
         prog="python -m hifigan.train",
     )
-    given = parser.parse(argv)
-    with StopRequest() as stop:
-        try:
-            run = parser.build(RunConfig, given)
-            processes = Processes(run.cuda)
-            check_outputs(run)
-            start = find_start(parser, given)
-            settings = resolve_settings(parser, given, start)
-            trainer = make_trainer(settings, start, processes)
-            if start is not None and start.continues:
-                trainer.restore(start.files)
-        except (ValueError, OSError) as error:
-            parser.error(str(error))
-        train_to_end(trainer, parser.prog, stop)
+    run_training(parser, argv, begin)
+
+
+def begin(parser: FlagParser, given: Mapping[str, Any], processes: Processes) -> Trainer:
+    """What is to be trained, as the flags say, and as far as its checkpoint is."""
+    start = find_start(parser, given)
+    settings = resolve_settings(parser, given, start)
+    trainer = make_trainer(settings, start, processes)
+    if start is not None and start.continues:
+        trainer.restore(start.files)
+    return trainer
 
 
 def find_start(parser: FlagParser, given: Mapping[str, Any]) -> Start | None:
@@ -187,7 +180,7 @@ def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start 
 def make_trainer(settings: Settings, start: Start | None, processes: Processes) -> Trainer:
     """Everything that a run consists of, put together; checks the data first."""
     run, data, audio = settings.run, settings.data, settings.audio
-    seed_everything(run, processes)
+    set_up_torch(run, processes)
     training, validation = read_recordings(data, audio, run, data.input_mels_dir)
     check_steps(run, len(training), processes)
     generator = start.generator if start else HiFiGAN(settings.generator, audio.n_mel_channels)

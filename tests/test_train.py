@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import logging
 import shutil
 import wave
 
@@ -117,6 +119,28 @@ def test_four_epochs_equal_two_and_two_resumed_bitwise(corpus, tmp_path, optimiz
     assert_same(checkpoint(tmp_path / "whole", 4), checkpoint(tmp_path / "parts", 4))
     for key in ("train_loss", "val_loss", "val_ema_loss"):
         assert losses_of(tmp_path / "whole", key) == losses_of(tmp_path / "parts", key)
+
+
+class Census(logging.Handler):
+    """Counts, whenever something is logged, the checkpoints that trainings began with."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = []
+
+    def emit(self, record):
+        self.counts.append(sum(type(each) is train.Start for each in gc.get_objects()))
+
+
+def test_the_checkpoint_that_it_begins_with_does_not_stay_in_memory(corpus, tmp_path):
+    train.main(flags(corpus, tmp_path, 1))
+    census, saving = Census(), logging.getLogger("common.checkpoint_folder")
+    saving.addHandler(census)
+    try:
+        train.main(flags(corpus, tmp_path, 2, "--resume"))
+    finally:
+        saving.removeHandler(census)
+    assert census.counts == [0]
 
 
 def test_the_largest_batch_is_tried_first_and_changes_nothing(

@@ -16,17 +16,14 @@ from common.distributed import Processes
 from common.filelists import Utterance
 from common.launch import (
     check_as_trained,
-    check_outputs,
     check_steps,
     checkpoint_to_resume,
     make_report,
-    seed_everything,
-    train_to_end,
+    run_training,
+    set_up_torch,
 )
 from common.recordings import read_recordings
 from common.segments import make_segment_loader
-from common.signals import StopRequest
-from common.tb_dllogger import configure_console
 from common.trainer import Trainer
 from models import load_vocoder_to_train
 from waveglow.arg_parser import WaveGlowConfig, WaveGlowDataConfig, WaveGlowLossConfig
@@ -77,27 +74,23 @@ class Start:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains, or validates with `--epochs 0`."""
-    configure_console()
     parser = FlagParser(
         "Trains WaveGlow on recordings, or validates a checkpoint with --epochs 0.",
         *get_type_hints(Settings).values(),
         defaults=DEFAULTS,
         prog="python -m waveglow.train",
     )
-    given = parser.parse(argv)
-    with StopRequest() as stop:
-        try:
-            run = parser.build(RunConfig, given)
-            processes = Processes(run.cuda)
-            check_outputs(run)
-            start = find_start(run, parser.build(StartConfig, given))
-            settings = resolve_settings(parser, given, start)
-            trainer = make_trainer(settings, start, processes)
-            if start is not None and start.continues:
-                trainer.restore({"WaveGlow": start.path})
-        except (ValueError, OSError) as error:
-            parser.error(str(error))
-        train_to_end(trainer, parser.prog, stop)
+    run_training(parser, argv, begin)
+
+
+def begin(parser: FlagParser, given: Mapping[str, Any], processes: Processes) -> Trainer:
+    """What is to be trained, as the flags say, and as far as its checkpoint is."""
+    start = find_start(parser.build(RunConfig, given), parser.build(StartConfig, given))
+    settings = resolve_settings(parser, given, start)
+    trainer = make_trainer(settings, start, processes)
+    if start is not None and start.continues:
+        trainer.restore({"WaveGlow": start.path})
+    return trainer
 
 
 def find_start(run: RunConfig, start: StartConfig) -> Start | None:
@@ -141,7 +134,7 @@ def resolve_settings(parser: FlagParser, given: Mapping[str, Any], start: Start 
 def make_trainer(settings: Settings, start: Start | None, processes: Processes) -> Trainer:
     """Everything that a run consists of, put together; checks the data first."""
     run, audio = settings.run, settings.audio
-    seed_everything(run, processes)
+    set_up_torch(run, processes)
     model = start.model if start else WaveGlow(settings.model, audio.hop_length, audio.win_length)
     training, validation = read_recordings(settings.data, audio, run)
     check_steps(run, len(training), processes)
