@@ -84,7 +84,9 @@ class Learner:
             not finite on any process, weights, optimizer and average are on all what they were.
         """
         set_learning_rate(self.optimizer, learning_rate)
-        self.optimizer.zero_grad()
+        # Among several processes, gradients lie in the buffers that are sent, and stay there; new
+        # ones would lie beside them until the last micro-batch.
+        self.optimizer.zero_grad(set_to_none=self.processes.world_size == 1)
         totals: Metrics = {}
         for index, micro_batch in enumerate(micro_batches):
             is_last = index + 1 == len(micro_batches)

@@ -267,6 +267,19 @@ def check(learner):
     assert torch.equal(2 * weights.detach(), learner.processes.sum(weights.detach()))
     assert not torch.equal(learner.model[0].weight, before["state_dict"]["0.weight"])
 
+    seen = []
+
+    def terms_of(clip):
+        seen.append(storages(learner))
+        return {"loss": learner.wrapped(clip).square().mean() / 4}
+
+    learner.step([CLIP, CLIP], terms_of, 0.1)
+    assert seen == [storages(learner)] * 2 and len(seen[0]) == 1, "where they are sent from"
+
+
+def storages(learner):
+    return {weight.grad.untyped_storage().data_ptr() for weight in learner.model.parameters()}
+
 
 torch.set_num_threads(1)
 processes = Processes(cuda=False)
