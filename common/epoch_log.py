@@ -42,10 +42,12 @@ class EpochLog:
         self._unread = PendingMetrics(self.processes)
         self._unlogged: list[dict[str, float]] = []
         self._num_unlogged, self._frames = 0, 0.0  # of bad steps, too
+        self._step = 0  # the last
         self._watch = self._epoch_watch = Stopwatch()
 
     def add(self, step: int, micro_batches: Sequence[Any], shares: Metrics, frames: Tensor) -> None:
         """Takes in a step: this process's shares of its metrics and of its frames."""
+        self._step = step
         self._unread.add(shares | {"frames": frames})
         self.bad_steps.add(step, micro_batches, shares)
 
@@ -83,7 +85,7 @@ class EpochLog:
         for row in rows:
             self._sums = {name: self._sums.get(name, 0.0) + row[name] for name in row}
         self._num_steps += len(rows)
-        self.report.log("train", (epoch, iteration, iterations), rows[-1])
+        self.report.log("train", (epoch, iteration, iterations), rows[-1], self._step)
         return rows[-1]
 
     def end(self, epoch: int) -> dict[str, float]:

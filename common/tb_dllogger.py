@@ -72,8 +72,15 @@ class TrainingLogger(Protocol):
     def parameters(self, settings: Mapping[str, Any]) -> None:
         """Records every setting of the run."""
 
-    def log(self, scope: str, step: Step, metrics: Mapping[str, float]) -> None:
-        """Records numbers of a scope: train, train_avg, val or val_ema."""
+    def log(
+        self, scope: str, step: Step, metrics: Mapping[str, float], num_steps: int | None = None
+    ) -> None:
+        """Records numbers of a scope: train, train_avg, val or val_ema.
+
+        Args:
+            num_steps: of the optimizer since the beginning, where numbers are of a step; an epoch
+                may have another number of them after a resume
+        """
 
     def figure(self, name: str, figure: Figure, epoch: int) -> None:
         """Shows a picture."""
@@ -93,7 +100,9 @@ class NullLogger:
 
     def parameters(self, settings: Mapping[str, Any]) -> None: ...
 
-    def log(self, scope: str, step: Step, metrics: Mapping[str, float]) -> None: ...
+    def log(
+        self, scope: str, step: Step, metrics: Mapping[str, float], num_steps: int | None = None
+    ) -> None: ...
 
     def figure(self, name: str, figure: Figure, epoch: int) -> None: ...
 
@@ -125,12 +134,16 @@ class FileLogger:
         self._json.log("PARAMETER", json.loads(json.dumps(dict(settings), default=str)))
         self._json.flush()
 
-    def log(self, scope: str, step: Step, metrics: Mapping[str, float]) -> None:
-        """Records numbers under `<scope>_<name>`."""
+    def log(
+        self, scope: str, step: Step, metrics: Mapping[str, float], num_steps: int | None = None
+    ) -> None:
+        """Records numbers under `<scope>_<name>`; TensorBoard's curves are over `num_steps`, or
+        over epochs."""
         self._json.log(step, {f"{scope}_{name}": value for name, value in metrics.items()})
         if step:  # numbers of a whole run have no place on a curve
+            place = step[0] if num_steps is None else num_steps
             for name, value in metrics.items():
-                self._tensorboard.add_scalar(f"{scope}/{name}", value, _tensorboard_step(step))
+                self._tensorboard.add_scalar(f"{scope}/{name}", value, place)
         if len(step) < 3:
             self._json.flush()
             logger.info("%s", _console_line(scope, step, metrics))
@@ -161,13 +174,6 @@ def configure_console() -> None:
     level = logging.INFO if own_rank() == 0 else logging.WARNING
     for name in ("common", "fastpitch", "hifigan", "waveglow", "models", *ENTRY_POINTS):
         logging.getLogger(name).setLevel(level)
-
-
-def _tensorboard_step(step: Step) -> int:
-    if len(step) == 1:
-        return step[0]
-    epoch, iteration, iterations = step
-    return (epoch - 1) * iterations + iteration
 
 
 def _console_line(scope: str, step: Step, metrics: Mapping[str, float]) -> str:

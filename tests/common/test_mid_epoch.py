@@ -92,6 +92,7 @@ def test_another_batch_size_goes_on_with_the_clips_that_are_left(tmp_path):
     resumed = fit(tmp_path, resume=True, batch_size=4, epochs=2)
     assert [sizes for progress, sizes in resumed.task.seen if progress.epoch == 1] == [[4], [4]]
     assert [step for step, _ in lines_of(resumed)][:2] == [(1, 2, 3), (1, 3, 3)]
+    assert resumed.report.num_steps == [3, 4, 5, 6, 7], "counted on, however long an epoch is"
 
 
 class Stopping:

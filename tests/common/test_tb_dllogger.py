@@ -123,7 +123,7 @@ def test_a_line_has_the_fields_of_dllogger(tmp_path):
 def test_every_kind_of_step_is_logged_with_or_without_dllogger(tmp_path, dllogger):
     report = FileLogger(tmp_path / "out")
     report.parameters({"output": Path("out"), "files": (Path("a.txt"),), "lr": 0.1, "x": None})
-    report.log("train", (1, 2, 5), {"loss": 2.0, "frames/s": 100.0})
+    report.log("train", (1, 2, 5), {"loss": 2.0, "frames/s": 100.0}, 2)
     report.log("train_avg", (1,), {"loss": 3.0})
     report.log("val", (1,), {"loss": 4.0})
     report.log("val_ema", (1,), {"loss": 5.0})
@@ -178,15 +178,18 @@ def test_an_epoch_is_visible_in_the_log_as_soon_as_it_is_over(tmp_path):
 
 def test_tensorboard_shows_curves_over_steps_and_epochs(tmp_path):
     report = FileLogger(tmp_path)
-    for epoch in (1, 2):
-        for iteration in (1, 2, 3):
-            report.log("train", (epoch, iteration, 3), {"loss": 10.0 * epoch + iteration})
+    num_steps = 0
+    for epoch, iterations in ((1, 3), (2, 2)):  # of twice as many clips after a resume
+        for iteration in range(1, iterations + 1):
+            num_steps += 1
+            where = (epoch, iteration, iterations)
+            report.log("train", where, {"loss": 10.0 * epoch + iteration}, num_steps)
         report.log("train_avg", (epoch,), {"loss": 10.0 * epoch})
         report.log("val", (epoch,), {"loss": 0.5 * epoch})
     report.log("train_avg", (), {"loss": 15.0})
     report.close()
     assert scalars_in(tmp_path / "tensorboard") == {
-        "train/loss": [(1, 11), (2, 12), (3, 13), (4, 21), (5, 22), (6, 23)],
+        "train/loss": [(1, 11), (2, 12), (3, 13), (4, 21), (5, 22)],
         "train_avg/loss": [(1, 10), (2, 20)],
         "val/loss": [(1, 0.5), (2, 1)],
     }
@@ -208,7 +211,7 @@ def test_tensorboard_shows_pictures_and_plays_audio(tmp_path):
 def test_the_console_hears_of_epochs_not_of_steps(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     report = FileLogger(tmp_path)
-    report.log("train", (1, 1, 2), {"loss": 2.0})
+    report.log("train", (1, 1, 2), {"loss": 2.0}, 1)
     report.log("val", (7,), {"loss": 1.25, "mel_loss": 0.5})
     report.log("train_avg", (), {"loss": 2.5})
     report.close()

@@ -134,12 +134,15 @@ class Notes:
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, tuple[int, ...], dict[str, float]]] = []
+        self.num_steps: list[int] = []  # at each line of a step
         self.shown: list[tuple[str, int]] = []
 
     def parameters(self, settings) -> None: ...
 
-    def log(self, scope, step, metrics) -> None:
+    def log(self, scope, step, metrics, num_steps=None) -> None:
         self.lines.append((scope, step, dict(metrics)))
+        if num_steps is not None:
+            self.num_steps.append(num_steps)
 
     def figure(self, name, figure, epoch) -> None:
         self.shown.append((name, epoch))
