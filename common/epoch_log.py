@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.bad_steps import BadSteps
 from common.distributed import Processes
-from common.metrics import Metrics, PendingMetrics, Stopwatch, peak_memory
+from common.metrics import Metrics, PendingMetrics, Stopwatch, pop_peak_memory
 from common.tb_dllogger import TrainingLogger
 
 
@@ -43,6 +43,7 @@ class EpochLog:
         self._unlogged: list[dict[str, float]] = []
         self._num_unlogged, self._frames = 0, 0.0  # of bad steps, too
         self._step = 0  # the last
+        pop_peak_memory(self.processes.device)  # not that of rehearsal, validation and samples
         self._watch = self._epoch_watch = Stopwatch()
 
     def add(self, step: int, micro_batches: Sequence[Any], shares: Metrics, frames: Tensor) -> None:
@@ -70,14 +71,14 @@ class EpochLog:
         return sums
 
     def log(self, epoch: int, iteration: int, iterations: int) -> dict[str, float] | None:
-        """Logs the last good step that was read, with the speed since the last line.
+        """Logs the last good step that was read, with speed and memory since the last line.
 
         Returns:
             What was logged; None where there was nothing to
         """
         seconds, self._watch = self._watch.seconds, Stopwatch()
         speed = {"frames/s": self._frames / seconds, "took": seconds / self._num_unlogged}
-        speed |= peak_memory(self.processes.device)
+        speed |= pop_peak_memory(self.processes.device)
         rows = [row | speed for row in self._unlogged]
         self._unlogged, self._num_unlogged, self._frames = [], 0, 0.0
         if not rows:

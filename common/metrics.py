@@ -59,11 +59,16 @@ class PendingMetrics:
         return [dict(zip(self._names, row, strict=True)) for row in rows], sums
 
 
-def peak_memory(device: torch.device) -> dict[str, float]:
-    """`gpu_memory_gib`, the most that tensors have had so far; nothing on a CPU. Does not wait."""
+def pop_peak_memory(device: torch.device) -> dict[str, float]:
+    """`gpu_memory_gib`, the most that tensors have had since the last call; nothing on a CPU.
+
+    The host does not wait for the device.
+    """
     if device.type != "cuda":
         return {}
-    return {"gpu_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+    peak = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return {"gpu_memory_gib": peak / 2**30}
 
 
 class WeightedMeans:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from common.config import RunConfig
 from common.distributed import Processes
-from common.metrics import Stopwatch, peak_memory
+from common.metrics import Stopwatch, pop_peak_memory
 from common.random_state import random_state_kept
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def rehearse(
     seconds = watch.seconds / num_steps / len(micro_batches)
     task.load_state_dict(state, dict.fromkeys(task.files, "the state before training"))
     if processes.is_main:
-        memory = "".join(f", {gib:.3g} GiB of GPU memory" for gib in peak_memory(device).values())
+        peak = pop_peak_memory(device)
+        memory = "".join(f", {gib:.3g} GiB of GPU memory" for gib in peak.values())
         logger.info("The largest batch takes %.3g s%s", seconds, memory)
 
 

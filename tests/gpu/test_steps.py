@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from common.config import RunConfig
 from common.distributed import Processes
 from common.learner import Learner
+from common.metrics import pop_peak_memory
 from common.optim import UpdateRule
 from common.precision import full_precision, set_tf32
 from fastpitch.alignment import monotonic_alignment_search
@@ -96,6 +97,14 @@ def test_an_overflow_not_a_poisoned_clip_halves_the_scale_without_waiting(cuda, 
     weights = learner.model.state_dict()
     changed = [not torch.equal(weights[k], v) for k, v in before["state_dict"].items()]
     assert all(changed)
+
+
+def test_the_peak_of_memory_is_that_since_it_was_last_asked_for(cuda):
+    pop_peak_memory(cuda)
+    torch.zeros(2**28, dtype=torch.uint8, device=cuda)  # a quarter of a GiB, and gone
+    with no_waiting():
+        before, after = pop_peak_memory(cuda), pop_peak_memory(cuda)
+    assert before["gpu_memory_gib"] - after["gpu_memory_gib"] == pytest.approx(0.25, abs=0.01)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 1e-6])
