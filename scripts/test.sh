@@ -12,5 +12,7 @@ ruff format --check --quiet . || {
   status=$?
   echo "the files above are not formatted; run: ruff format ." >&2
 }
-python -m pytest "$@" || status=$?
+# Files of tests are shared out to processes, which have a core each.
+export OMP_NUM_THREADS=1
+python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@" || status=$?
 exit "$status"

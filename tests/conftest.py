@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs ../shared, which is not part of the project")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def quiet_loggers() -> None:
+    """No test hears what a command that ran before it has asked loggers to say."""
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and not name.startswith("_pytest"):
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

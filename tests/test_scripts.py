@@ -665,7 +665,7 @@ def imported_modules(*folders: str) -> set[str]:
         # torch.utils.tensorboard imports tensorboard for us
         ("requirements.txt", ("", *PACKAGES, "scripts/demo/"), {"tensorboard"}),
         ("requirements-demo.txt", ("scripts/demo/",), set()),
-        ("requirements-dev.txt", ("tests/",), {"ruff"}),
+        ("requirements-dev.txt", ("tests/",), {"pytest_xdist", "ruff"}),
     ],
 )
 def test_every_requirement_is_used(name, folders, not_imported):
