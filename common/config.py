@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.cli import flag
+from common.cli import flag, flag_name
 
 Config = TypeVar("Config")
 
@@ -277,3 +277,20 @@ def require(holds: bool, name: str, rule: str, value: object) -> None:
     """Raises a ValueError that names the flag, the rule and the value, unless the rule holds."""
     if not holds:
         raise ValueError(f"--{name.replace('_', '-')} {rule}, got {value}")
+
+
+def check_as_trained(source: Path, *pairs: tuple[object, object]) -> None:
+    """Refuses settings that are not those of the checkpoint whose weights are taken.
+
+    Args:
+        source: the checkpoint
+        pairs: of configs of one class, this run's and the checkpoint's
+    """
+    for config, stored in pairs:
+        for name, trained in vars(stored).items():
+            chosen = vars(config)[name]
+            if chosen != trained:
+                raise ValueError(
+                    f"{source} was trained with {flag_name(name)} {trained}, not {chosen} as the "
+                    "flags say: leave that out"
+                )

@@ -13,7 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.bad_steps import TrainingFailed
 from common.checkpoint_folder import CheckpointFolder
-from common.cli import FlagParser, flag_name
+from common.cli import FlagParser
 from common.config import RunConfig
 from common.distributed import Processes
 from common.files import check_file, check_folder
@@ -98,23 +98,6 @@ def check_steps(run: RunConfig, num_clips: int, processes: Processes) -> None:
             f"{run.batch_size} x --grad-accumulation {run.grad_accumulation} x "
             f"{processes.world_size} processes: lower --batch-size or --grad-accumulation"
         )
-
-
-def check_as_trained(source: Path, *pairs: tuple[object, object]) -> None:
-    """Refuses settings that are not those of the checkpoint whose weights are taken.
-
-    Args:
-        source: the checkpoint
-        pairs: of configs of one class, this run's and the checkpoint's
-    """
-    for config, stored in pairs:
-        for name, trained in vars(stored).items():
-            chosen = vars(config)[name]
-            if chosen != trained:
-                raise ValueError(
-                    f"{source} was trained with {flag_name(name)} {trained}, not {chosen} as the "
-                    "flags say: leave that out"
-                )
 
 
 def set_up_torch(run: RunConfig, processes: Processes) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from common.checkpoint import fitting_weights, load_weights, not_finite
-from common.launch import check_as_trained
+from common.config import check_as_trained
 from fastpitch.arg_parser import PARTS, FastPitchConfig
 from fastpitch.model import FastPitch
 

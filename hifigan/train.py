@@ -13,11 +13,10 @@ from torch.utils.data import DataLoader
 
 from common.checkpoint import load_checkpoint, load_weights
 from common.cli import FlagParser
-from common.config import AudioConfig, RunConfig, setup_of
+from common.config import AudioConfig, RunConfig, check_as_trained, setup_of
 from common.distributed import Processes
 from common.filelists import Utterance
 from common.launch import (
-    check_as_trained,
     check_steps,
     checkpoint_to_resume,
     make_report,

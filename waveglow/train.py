@@ -11,11 +11,17 @@ from typing import Any, get_type_hints
 from torch.utils.data import DataLoader
 
 from common.cli import FlagParser
-from common.config import AudioConfig, OptimizerConfig, RunConfig, StartConfig, setup_of
+from common.config import (
+    AudioConfig,
+    OptimizerConfig,
+    RunConfig,
+    StartConfig,
+    check_as_trained,
+    setup_of,
+)
 from common.distributed import Processes
 from common.filelists import Utterance
 from common.launch import (
-    check_as_trained,
     check_steps,
     checkpoint_to_resume,
     make_report,
