@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from common.distributed import Processes
@@ -16,8 +17,9 @@ from common.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-BAD_STEP = "bad_step"  # metric that tells of a skipped step; tasks may leave it out
-NUM_CLIPS_NAMED = 8  # where the loss is finite, so that no clip is more suspect than another
+BAD_STEP = "bad_step"  # metric that tells of a skipped step; tasks may leave out both
+BAD_LOSSES = "bad_losses"  # and that tells why: of each micro-batch, so that it is not logged
+NUM_CLIPS_NAMED = 8  # or all of one micro-batch whose loss is not finite
 
 
 class TrainingFailed(RuntimeError):  # noqa: N818 -- what happened, said where it is caught
@@ -39,13 +41,17 @@ class BadSteps:
         self.processes = processes
         self.max_in_a_row = max_in_a_row
         self.in_a_row = 0
-        self._unread: list[tuple[int, list[Path], list[Tensor]]] = []
+        self._unread: list[tuple[int, list[Sequence[Path]], Tensor]] = []
 
-    def add(self, step: int, micro_batches: Sequence[Any], metrics: Metrics) -> None:
-        """Takes in a step whose metrics, this process's shares, are not read yet."""
-        paths = [path for batch in micro_batches for path in batch.paths]
-        losses = [value.detach() for name, value in metrics.items() if name.endswith("loss")]
-        self._unread.append((step, paths, losses))
+    def add(self, step: int, micro_batches: Sequence[Any], metrics: Metrics) -> Metrics:
+        """Takes in a step whose metrics, this process's shares, are not read yet.
+
+        Returns:
+            The metrics without `bad_losses`
+        """
+        bad_losses = metrics.get(BAD_LOSSES, torch.zeros(len(micro_batches)))
+        self._unread.append((step, [batch.paths for batch in micro_batches], bad_losses))
+        return {name: value for name, value in metrics.items() if name != BAD_LOSSES}
 
     def read(self, rows: Sequence[dict[str, float]]) -> list[dict[str, float]]:
         """The rows of good steps, without `bad_step`; the clips of the others are warned about.
@@ -57,13 +63,13 @@ class BadSteps:
             TrainingFailed: too many in a row were bad
         """
         good = []
-        for row, (step, paths, losses) in zip(rows, self._unread, strict=True):
+        for row, (step, paths, bad_losses) in zip(rows, self._unread, strict=True):
             if row.pop(BAD_STEP, 0.0) == 0:
                 self.in_a_row = 0
                 good.append(row)
                 continue
             self.in_a_row += 1
-            self._warn(step, row, paths, losses)
+            self._warn(step, row, paths, bad_losses)
             if self.in_a_row >= self.max_in_a_row:
                 raise TrainingFailed(
                     f"{self.in_a_row} steps in a row had no finite loss and gradient "
@@ -74,25 +80,29 @@ class BadSteps:
         return good
 
     def _warn(
-        self, step: int, row: dict[str, float], paths: list[Path], losses: list[Tensor]
+        self,
+        step: int,
+        row: dict[str, float],
+        micro_batches: list[Sequence[Path]],
+        bad_losses: Tensor,
     ) -> None:
         # All processes get here, since all read the same rows; the values are at hand by now.
-        is_finite = all(math.isfinite(float(loss)) for loss in losses)
-        shares = self.processes.gather((is_finite, [str(path) for path in paths]))
-        suspects = [path for finite, clips in shares if not finite for path in clips]
-        others = [path for _, clips in shares for path in clips]
+        own = zip(bad_losses.tolist(), micro_batches, strict=True)
+        shares = self.processes.gather([(bad > 0, [*map(str, paths)]) for bad, paths in own])
         if not self.processes.is_main:
             return
+        judged = [micro_batch for share in shares for micro_batch in share]
         scale = f", scale {row['scale']:g}" if "scale" in row else ""
         reason = f"its gradient is not finite (loss {row['loss']:g}{scale})"
-        named = suspects or others[:NUM_CLIPS_NAMED]
-        more = (
-            ""
-            if suspects or len(others) <= NUM_CLIPS_NAMED
-            else f" and {len(others) - len(named)} more"
-        )
+        suspects = [paths for is_bad, paths in judged if is_bad]
+        num_named = NUM_CLIPS_NAMED
         if suspects:
+            # A clip that spoils its micro-batch is named; where all are bad, no clip is to blame.
+            num_named = max(num_named, len(suspects[0]))
             terms = [name for name in row if name.endswith("loss") and not math.isfinite(row[name])]
             values = ", ".join(f"{name} {row[name]:g}" for name in terms)
             reason = f"its loss is not finite ({values}{scale})"
-        logger.warning("Step %d was skipped: %s; clips: %s%s", step, reason, ", ".join(named), more)
+        clips = [path for paths in suspects or (paths for _, paths in judged) for path in paths]
+        named = ", ".join(clips[:num_named])
+        more = f" and {len(clips) - num_named} more" if len(clips) > num_named else ""
+        logger.warning("Step %d was skipped: %s; clips: %s%s", step, reason, named, more)

@@ -49,8 +49,8 @@ class EpochLog:
     def add(self, step: int, micro_batches: Sequence[Any], shares: Metrics, frames: Tensor) -> None:
         """Takes in a step: this process's shares of its metrics and of its frames."""
         self._step = step
+        shares = self.bad_steps.add(step, micro_batches, shares)
         self._unread.add(shares | {"frames": frames})
-        self.bad_steps.add(step, micro_batches, shares)
 
     def read(self, more: Mapping[str, float]) -> dict[str, float]:
         """Reads the steps since the last reading; the only synchronization with the device.

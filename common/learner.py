@@ -80,29 +80,34 @@ class Learner:
 
         Returns:
             This process's share of the sums of the terms, of `lrate`, and of what `Precision.step`
-            says: `grad_norm`, `bad_step`, `scale`. After a bad step, whose loss or gradient was
-            not finite on any process, weights, optimizer and average are on all what they were.
+            says: `grad_norm`, `bad_step`, `scale`; and `bad_losses`, (micro-batches), 1 where its
+            loss was not finite, else 0. After a bad step, whose loss or gradient was not finite on
+            any process, weights, optimizer and average are on all what they were.
         """
         set_learning_rate(self.optimizer, learning_rate)
         # Among several processes, gradients lie in the buffers that are sent, and stay there; new
         # ones would lie beside them until the last micro-batch.
         self.optimizer.zero_grad(set_to_none=self.processes.world_size == 1)
         totals: Metrics = {}
+        bad_losses = []
         for index, micro_batch in enumerate(micro_batches):
             is_last = index + 1 == len(micro_batches)
             with self.processes.sync_if(self.wrapped, is_last):
                 terms = terms_of(micro_batch)
                 totals = add_metrics(totals, terms)
+                bad_losses.append(terms["loss"].isfinite().logical_not().float())
                 # Gradients are averaged over the processes, losses add up over them.
                 self.precision.backward(terms["loss"] * self.processes.world_size)
         # Gradients would not tell: that of an infinite loss may be finite, and one that is not
         # may come of a scale too large.
-        bad_loss = self.processes.sum(totals["loss"].isfinite().logical_not().float())
+        bad_losses = torch.stack(bad_losses)
+        bad_loss = self.processes.sum(bad_losses.amax())
         stepped = self.precision.step(
             self.optimizer, self.model.parameters(), self.rule.max_grad_norm, bad_loss
         )
         self.ema.update(self.model, stepped["bad_step"])
-        return totals | self.share({"lrate": learning_rate} | stepped)
+        shares = self.share({"lrate": learning_rate} | stepped)
+        return totals | shares | {"bad_losses": bad_losses}
 
     def share(self, values: Mapping[str, Any]) -> Metrics:
         """This process's share of values that are the same on all."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.distributed import Processes
 
-Metrics = dict[str, Tensor]  # each (), on the device
+Metrics = dict[str, Tensor]  # on the device; each () but for `bad_losses` of `BadSteps`
 
 
 def add_metrics(totals: Metrics, terms: Metrics) -> Metrics:

@@ -41,7 +41,8 @@ class Task(Protocol):
     def train_step(self, micro_batches: Sequence[Any], progress: Progress) -> Metrics:
         """One optimizer step; this process's share of the means over the global batch.
 
-        Where the step may be skipped, `bad_step` among them says so: its shares add up to 1.
+        Where the step may be skipped, `bad_step` among them says so: its shares add up to 1; and
+        `bad_losses`, (micro-batches), is 1 where this process's loss was not finite, else 0.
         """
 
     def eval_step(self, batch: Any) -> dict[str, tuple[Metrics, Tensor]]:

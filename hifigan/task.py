@@ -113,12 +113,13 @@ class HiFiGANTask:
         judged = self.discriminators.step(turns, discriminator_terms, learning_rate)
         self.discriminators.model.requires_grad_(False).eval()
         metrics = self.generator.step(turns, generator_terms, learning_rate)
+        of_either = ("bad_step", "bad_losses")
         own_names = {"loss", "grad_norm", "scale"} & judged.keys()
         return metrics | {
             **{f"discriminator_{name}": judged[name] for name in sorted(own_names)},
             "mpd_loss": judged["mpd_loss"],
             "msd_loss": judged["msd_loss"],
-            "bad_step": torch.maximum(metrics["bad_step"], judged["bad_step"]),  # either's
+            **{name: torch.maximum(metrics[name], judged[name]) for name in of_either},
         }
 
     @torch.no_grad()

@@ -238,6 +238,16 @@ def test_fp16_begins_with_a_scale_too_large_and_then_learns():
     assert steps[-1]["loss"] < 0.9 * steps[0]["loss"]
 
 
+@each_task
+def test_a_poisoned_micro_batch_is_told_and_leaves_the_scale(name):
+    task, batch = make(name, "fp16")
+    features = "mel" if name == "fastpitch" else "audio"
+    poisoned = dataclasses.replace(batch, **{features: getattr(batch, features) * math.nan})
+    stepped = task.train_step([batch, poisoned], Progress(epoch=1, step=1))
+    assert stepped["bad_step"] == 1 and stepped["bad_losses"].tolist() == [0, 1]
+    assert {learner.precision.scaler.get_scale() for learner in learners(task)} == {2.0**16}
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """Eight clips of a humming voice, for all three."""

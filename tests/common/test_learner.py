@@ -103,6 +103,13 @@ def test_training_goes_on_after_a_bad_step_as_if_it_had_not_been(name):
     assert_same(snapshot(disturbed), snapshot(undisturbed))
 
 
+def test_the_micro_batches_whose_losses_are_not_finite_are_told():
+    learner = make_learner("adam")
+    metrics = step(learner, CLIP, CLIP * torch.nan, CLIP, CLIP * torch.inf)
+    assert metrics["bad_losses"].tolist() == [0, 1, 0, 1]
+    assert step(learner, CLIP, gradient_factor=torch.inf)["bad_losses"].tolist() == [0]
+
+
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_loss_that_is_not_finite_is_bad_even_if_its_gradient_is(which):
     learner = make_learner("adam")

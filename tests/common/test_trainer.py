@@ -85,8 +85,10 @@ class FindMean:
         if self.poisoned or self.overflowing:
             bad = progress.step in self.poisoned | self.overflowing
             metrics |= {"bad_step": torch.tensor(float(bad)), "scale": torch.tensor(1024.0)}
+            metrics["bad_losses"] = torch.zeros(len(micro_batches))
             if progress.step in self.poisoned:
                 metrics["loss"] = loss * torch.nan
+                metrics["bad_losses"][-1] = 1
             if bad:
                 return metrics
         loss.backward()
@@ -414,10 +416,21 @@ def test_a_bad_step_is_warned_about_with_its_clips_and_left_out_of_the_means(tmp
     )
     assert trainer.bad_steps.in_a_row == 0, "others came after it"
     for metrics in trainer.report.of("train").values():
-        assert "bad_step" not in metrics
+        assert metrics.keys() == {"loss", "lrate", "scale", "frames/s", "took"}
     means = trainer.report.of("train_avg")[(1,)]
     assert "bad_step" not in means and means["loss"] > 0
     assert means["scale"] == 1024
+
+
+def test_of_several_micro_batches_only_the_clips_of_bad_ones_are_named(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, epochs=1, batch_size=2, grad_accumulation=3)
+    trainer.task.poisoned = {2}
+    trainer.fit()
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    batches = trainer.train_loader.batch_sampler
+    batches.epoch, batches.num_done = 1, 0
+    first, second = (f"clip{index}.wav" for _, index in list(batches)[-1])
+    assert warning.endswith(f"; clips: {first}, {second}")
 
 
 def test_where_only_the_gradient_is_bad_the_loss_is_told_and_a_few_clips(tmp_path, caplog):
