@@ -95,14 +95,11 @@ class CheckpointFolder:
             raise damages[0]
         return None
 
-    def save(
-        self, moment: Moment, states: Mapping[str, Mapping[str, Any]], *, prune: bool = True
-    ) -> None:
+    def save(self, moment: Moment, states: Mapping[str, Mapping[str, Any]]) -> None:
         """Writes a checkpoint, then removes old ones that this training wrote itself.
 
         Args:
             states: what goes into each file, by name
-            prune: whether to remove any
 
         Raises:
             OSError: it cannot be written, perhaps for want of room; earlier ones are as they were
@@ -114,8 +111,7 @@ class CheckpointFolder:
         self._note(moment)
         if self.best is not None:
             self._write_best(self.best)
-        if prune:
-            self._prune()
+        self._prune()
 
     def state_dict(self, moment: Moment) -> dict[str, Any]:
         """What a checkpoint of this moment says of the folder, as plain values."""

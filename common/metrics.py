@@ -82,7 +82,7 @@ class WeightedMeans:
         self._sums: dict[str, Tensor] = {}
         self._weight = 0.0
 
-    def add(self, values: Mapping[str, Tensor], weight: Tensor | float = 1.0) -> None:
+    def add(self, values: Mapping[str, Tensor], weight: Tensor | float) -> None:
         """Takes in values, each (), that count as much as `weight` says."""
         for name, value in values.items():
             term = value.detach().double() * weight
@@ -94,15 +94,12 @@ class WeightedMeans:
         """Of what was added in this process."""
         return list(self._sums)
 
-    def read(self, names: Sequence[str] | None = None) -> dict[str, float]:
-        """The means as numbers; empty if nothing was added.
+    def read(self, names: Sequence[str]) -> dict[str, float]:
+        """The means as numbers.
 
         Args:
-            names: to read, where this process may have added nothing and others have
+            names: of what was added in any process; this one may have added nothing
         """
-        names = self.names if names is None else names
-        if not names:
-            return {}
         nothing = torch.zeros((), dtype=torch.double, device=self.processes.device)
         sums = [self._sums.get(name, nothing) for name in names]
         weight = torch.as_tensor(self._weight, dtype=torch.double, device=self.processes.device)

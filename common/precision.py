@@ -48,22 +48,17 @@ class Precision:
     Args:
         amp: compute in half precision where that does no harm
         device: of the model; fp16 without a GPU is refused
-        dtype: fp16 or bf16
-        scaled: whether losses are scaled, up to what gradients can bear; by default with fp16
-            alone, whose small numbers vanish otherwise. Tests of scaling ask for it with bf16,
-            which a CPU can compute.
+        dtype: fp16, with which losses are scaled up to what gradients can bear, since small
+            numbers vanish otherwise; or bf16
     """
 
-    def __init__(
-        self, amp: bool, device: torch.device, dtype: str = "fp16", scaled: bool | None = None
-    ) -> None:
+    def __init__(self, amp: bool, device: torch.device, dtype: str = "fp16") -> None:
         if amp:
             _check_hardware(dtype, device)
         self.device = device
         self.amp = amp
         self.dtype = DTYPES[dtype]
-        scaled = amp and dtype == "fp16" if scaled is None else scaled
-        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp and dtype == "fp16")
 
     def autocast(self) -> AbstractContextManager:
         """Region in which the model's forward pass runs."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 60.0  # where there is no terminal
-PACE_DECAY = 0.95  # of the seconds that a step takes, averaged over the last twenty or so
+PACE_DECAY = 0.95  # of the seconds that a step takes, averaged over the last twenty lines or so
 
 
 class ProgressLine:

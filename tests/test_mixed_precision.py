@@ -171,7 +171,8 @@ def make(name, precision):
     task, batch = TASKS[name][0](amp=precision == "bf16")
     if precision == "fp16":
         for learner in learners(task):
-            learner.precision = Precision(amp=True, device=CPU, dtype="bf16", scaled=True)
+            learner.precision = Precision(amp=True, device=CPU, dtype="bf16")
+            learner.precision.scaler = torch.amp.GradScaler("cpu")
             learner.precision.dtype = torch.float16
     return task, batch
 

@@ -136,15 +136,6 @@ def test_a_resumed_training_removes_what_its_earlier_part_saved(tmp_path):
     ]
 
 
-def test_nothing_is_removed_where_that_is_asked_for(tmp_path):
-    checkpoints = CheckpointFolder(tmp_path, ["Net"])
-    for epoch in (1, 2, 3, 4):
-        checkpoints.save(Moment(epoch), {"Net": {"epoch": epoch}}, prune=epoch == 1)
-    assert len(names_in(tmp_path)) == 4
-    checkpoints.save(Moment(5), {"Net": {"epoch": 5}})
-    assert names_in(tmp_path) == ["Net_checkpoint_4.pt", "Net_checkpoint_5.pt"]
-
-
 def test_the_best_epoch_is_marked_and_kept_until_there_is_a_better_one(tmp_path):
     checkpoints = CheckpointFolder(tmp_path, ["gen", "discrim"])
     for epoch in range(1, 9):

@@ -31,7 +31,7 @@ def check(processes):
 
     means = WeightedMeans(processes)
     means.add({"loss": torch.tensor(4.0 * rank)}, weight=1 + 2 * rank)
-    assert means.read() == {"loss": 3.0}
+    assert means.read(means.names) == {"loss": 3.0}
 
     torch.manual_seed(rank)
     model = nn.Linear(2, 1)

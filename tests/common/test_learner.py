@@ -45,7 +45,8 @@ def make_learner(name, processes=None):
 
 def scale_losses(learner, **settings):
     """As with fp16 on a GPU, but that bf16 is computed."""
-    learner.precision = Precision(amp=True, device=CPU, dtype="bf16", scaled=True)
+    learner.precision = Precision(amp=True, device=CPU, dtype="bf16")
+    learner.precision.scaler = torch.amp.GradScaler("cpu")
     learner.precision.load_state_dict(learner.precision.state_dict() | settings)
 
 
