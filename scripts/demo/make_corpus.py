@@ -168,7 +168,7 @@ def make_corpus(sentences: Sequence[Sentence], voice: Voice, output: Path) -> in
     known = dict(_read_fingerprints(notes))
     todo = [s for s in sentences if not _is_current(s, voice, output, known)]
     with notes.open("a", encoding="utf-8") as file:
-        for sentence in tqdm(todo, desc="speaking", unit="clip", disable=not todo):
+        for sentence in tqdm(todo, desc="speaking", unit="clip", disable=None):
             audio = trim_silence(voice.speak(sentence.spoken), voice.sampling_rate)
             audio = add_room_noise(audio, seed=zlib.crc32(sentence.spoken.encode()))
             with atomic_path(_wav_path(output, sentence)) as path:

@@ -144,7 +144,7 @@ def make_report(args: argparse.Namespace) -> Report:
     by_name = {utterance.name: utterance for utterance in held_out}
     recordings = {}
     phrases = []
-    for row in tqdm(list(read_phrases(args.phrases)), desc="drawing", unit="phrase"):
+    for row in tqdm(list(read_phrases(args.phrases)), desc="drawing", unit="phrase", disable=None):
         name = Path(row["output"]).stem
         if name in by_name:
             recordings[name] = model.recording(by_name[name], data)
