@@ -37,6 +37,22 @@ def golden_batch(fixture: dict[str, Any]) -> Batch:
     )
 
 
+def assert_same(first: Any, second: Any) -> None:
+    """Nested dicts and lists are equal, their tensors bit for bit."""
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same(first[key], second[key])
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second)
+        for pair in zip(first, second, strict=True):
+            assert_same(*pair)
+    else:
+        assert first == second
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Material beside the repository that may not be copied into it; skips where it is absent."""

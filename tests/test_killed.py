@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
+from tests.conftest import assert_same
 from tests.processes import ROOT, environment
-from tests.test_train import assert_same, checkpoint, corpus, flags, log_of  # noqa: F401
+from tests.test_train import checkpoint, corpus, flags, log_of  # noqa: F401
 
 TWENTY = [
     pytest.mark.slow,

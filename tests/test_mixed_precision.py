@@ -36,8 +36,8 @@ from hifigan.arg_parser import VARIANTS, DiscriminatorConfig, HiFiGANOptimizerCo
 from hifigan.discriminators import Discriminators
 from hifigan.model import HiFiGAN
 from hifigan.task import HiFiGANTask
-from tests.conftest import golden, golden_batch
-from tests.test_train import RATE, TEXTS, TINY_MODEL, assert_same, hum, log_of, losses_of
+from tests.conftest import assert_same, golden, golden_batch
+from tests.test_train import RATE, TEXTS, TINY_MODEL, hum, log_of, losses_of
 from waveglow.arg_parser import WaveGlowConfig, WaveGlowLossConfig
 from waveglow.model import WaveGlow
 from waveglow.task import WaveGlowTask

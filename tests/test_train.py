@@ -20,7 +20,7 @@ import prepare_dataset
 import train
 from common.checkpoint import not_finite
 from models import load_vocoder
-from tests.conftest import golden
+from tests.conftest import assert_same, golden
 
 RATE = 22050
 TEXTS = ["Hello.", "Go on!", "Is it so?", "Yes, now.", "One two.", "A b c.", "Oh no!", "Stop it."]
@@ -92,21 +92,6 @@ def checkpoint(output, epoch):
     state = torch.load(output / f"FastPitch_checkpoint_{epoch}.pt", weights_only=True)
     del state["training"]["checkpoints"]  # which were saved before it
     return state
-
-
-def assert_same(first, second):
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second)
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same(first[key], second[key])
-    elif isinstance(first, list):
-        assert len(first) == len(second)
-        for a, b in zip(first, second, strict=True):
-            assert_same(a, b)
-    else:
-        assert first == second
 
 
 @pytest.mark.parametrize("optimizer", ["lamb", "adam"])

@@ -21,6 +21,7 @@ from common.distributed import Processes
 from common.learner import Learner
 from common.optim import UpdateRule
 from common.precision import Precision
+from tests.conftest import assert_same
 
 OPTIMIZERS = ["lamb", "adam", "adamw"]
 CLIP = torch.tensor([[0.3, -1.2, 0.7]])
@@ -66,21 +67,6 @@ def snapshot(learner):
     """All that a step may change, but for loss scaling."""
     state = learner.state_dict()
     return copy.deepcopy({k: v for k, v in state.items() if k != "scaler"})
-
-
-def assert_same(first, second):
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second)
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same(first[key], second[key])
-    elif isinstance(first, list):
-        assert len(first) == len(second)
-        for pair in zip(first, second, strict=True):
-            assert_same(*pair)
-    else:
-        assert first == second
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
@@ -245,7 +231,8 @@ def test_the_host_reads_nothing_in_a_step(name, is_scaled):
 TWO_PROCESSES = """
 import torch
 from common.distributed import Processes
-from tests.common.test_learner import CLIP, make_learner, assert_same, scale_losses, snapshot
+from tests.common.test_learner import CLIP, make_learner, scale_losses, snapshot
+from tests.conftest import assert_same
 
 
 def check(learner):

@@ -18,9 +18,9 @@ from common.metrics import pop_peak_memory
 from common.optim import UpdateRule
 from common.precision import full_precision, set_tf32
 from fastpitch.alignment import monotonic_alignment_search
-from tests.common.test_learner import OPTIMIZERS, assert_same, snapshot
+from tests.common.test_learner import OPTIMIZERS, snapshot
 from tests.common.test_optim import COUNTS, check_that_a_state_not_fused_goes_on, optimize
-from tests.conftest import golden, golden_batch
+from tests.conftest import assert_same, golden, golden_batch
 from tests.fastpitch.test_model import load
 
 pytestmark = pytest.mark.gpu

@@ -13,7 +13,7 @@ import torch
 
 from hifigan import train
 from models import load_vocoder
-from tests.conftest import golden
+from tests.conftest import assert_same, golden
 
 RATE = 22050
 TINY = [
@@ -71,21 +71,6 @@ def checkpoint(output, kind, epoch):
     if kind == "discrim":
         del state["training"]["checkpoints"]  # which were saved before it
     return state
-
-
-def assert_same(first, second):
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second)
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same(first[key], second[key])
-    elif isinstance(first, list | tuple):
-        assert len(first) == len(second)
-        for a, b in zip(first, second, strict=True):
-            assert_same(a, b)
-    else:
-        assert first == second
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 
 from common.config import AudioConfig
 from models import load_vocoder
-from tests.conftest import golden
-from tests.test_train import RATE, assert_same, hum, log_of, losses_of
+from tests.conftest import assert_same, golden
+from tests.test_train import RATE, hum, log_of, losses_of
 from waveglow import train
 from waveglow.model import WaveGlow
 
