@@ -3,16 +3,14 @@
 
 YIN is de Cheveigné and Kawahara 2002, its probabilistic form Mauch and Dixon 2014. Three things
 make it fast: autocorrelations come from FFTs of many frames at once; the candidates of a frame are
-found and weighed in one compiled pass; the search for the best path looks only at transitions that
-a voice can make, and asks where a state came from only for states on the path. A frame takes 10 kB.
+found and weighed in one compiled pass; the search for the best path (`common.pitch_path`) leaves
+out what cannot be. A frame takes 10 kB.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,17 +19,15 @@ import numpy as np
 import scipy.fft
 import scipy.special
 
+from common.compiled import compile_once
+from common.pitch_path import LOG_TINY, TINY, find_path
+
 NUM_THRESHOLDS = 100
 THRESHOLD_PRIOR = (2, 18)  # parameters of a beta distribution with mean 0.1
 TROUGH_DECAY = 2.0  # each further trough below a threshold is e^2 times less probable
 NO_TROUGH_WEIGHT = 0.01  # of the lowest trough, for the thresholds that lie below it
 BINS_PER_SEMITONE = 10
 OCTAVES_PER_SECOND = 35.92  # the fastest glide
-SWITCH_PROBABILITY = 0.01  # between voiced and unvoiced, from one frame to the next
-# The impossible has this probability, so that a path always exists.
-TINY = float(np.finfo(np.float64).tiny)
-LOG_TINY = math.log(TINY)
-WITHOUT_NAN = ("nnan", "nsz")  # maxima are vectorised; sums stay exact
 FRAMES_PER_BATCH = 64  # their spectra stay in the cache of a core
 
 
@@ -138,7 +134,7 @@ def pyin(audio: np.ndarray, settings: PyinSettings) -> np.ndarray:
             stacklevel=2,
         )
     scores, log_unvoiced = _observe(audio.astype(np.float32, copy=False), settings)
-    states = _decode(scores, log_unvoiced, *_log_transitions(settings))
+    states = find_path(scores, log_unvoiced, settings.reach)
     bins = np.arange(settings.num_bins)
     pitch_hz = settings.fmin * 2 ** (bins / (12 * BINS_PER_SEMITONE))
     return np.append(pitch_hz, np.zeros(settings.num_bins))[states]
@@ -172,25 +168,7 @@ def _observe(audio: np.ndarray, settings: PyinSettings) -> tuple[np.ndarray, np.
     return scores, log_unvoiced
 
 
-def _log_transitions(settings: PyinSettings) -> tuple[np.ndarray, np.ndarray]:
-    # A triangle around each pitch, cut off at the lowest and the highest: its logarithms, and those
-    # of its sum for each pitch.
-    reach, num_bins = settings.reach, settings.num_bins
-    window = 1 - np.arange(reach + 1) / (reach + 1)
-    mirrored = np.concatenate([window[:0:-1], window])
-    sums = np.convolve(np.ones(num_bins), mirrored)[reach : reach + num_bins]
-    return np.log(window), np.log(sums)
-
-
-def _compile_once(function: Callable, fastmath: Collection[str] = ()) -> Callable:
-    # For all processes and runs, where a folder can be written to; else in each process anew.
-    try:
-        return numba.njit(function, nogil=True, fastmath=set(fastmath), cache=True)
-    except RuntimeError:
-        return numba.njit(function, nogil=True, fastmath=set(fastmath))
-
-
-@_compile_once
+@compile_once
 def _score_frames(
     frames, correlations, min_period, max_period, longest_period, prior, scores, log_unvoiced
 ):
@@ -282,77 +260,3 @@ def _refine(curve, i):
     bend = curve[i + 1] + curve[i - 1] - 2 * curve[i]
     slope = (curve[i + 1] - curve[i - 1]) / 2
     return i - slope / bend if abs(slope) < abs(bend) else np.float64(i)
-
-
-@functools.partial(_compile_once, fastmath=WITHOUT_NAN)
-def _decode(scores, log_unvoiced, log_window, log_sums):
-    # Viterbi; `scores` becomes that of the best path to each state. A transition out of reach is
-    # not forbidden but TINY, as is a pitch that was not heard.
-    num_frames, num_states = scores.shape
-    num_bins = num_states // 2
-    reach = len(log_window) - 1
-    stay, switch = math.log(1 - SWITCH_PROBABILITY), math.log(SWITCH_PROBABILITY)
-    sources = np.full((2, num_bins + 2 * reach), -np.inf)
-    arrived = np.empty(num_bins)
-    best = np.empty(num_frames)
-    for frame in range(num_frames):
-        now = scores[frame]
-        now[num_bins:] = log_unvoiced[frame]
-        if frame > 0:
-            before = scores[frame - 1]
-            for i in range(num_bins):
-                voiced, unvoiced = before[i] - log_sums[i], before[num_bins + i] - log_sums[i]
-                sources[0, reach + i] = max(voiced + stay, unvoiced + switch)
-                sources[1, reach + i] = max(unvoiced + stay, voiced + switch)
-            for half in range(2):
-                arrived[:] = best[frame - 1] + LOG_TINY
-                _spread(sources[half], log_window, arrived)
-                half_now = now[half * num_bins :]
-                for i in range(num_bins):
-                    half_now[i] += arrived[i]
-        highest = -np.inf
-        for i in range(num_states):
-            highest = max(highest, now[i])
-        best[frame] = highest
-    return _trace_back(scores, best, log_window, log_sums, stay, switch)
-
-
-@numba.njit(nogil=True, fastmath=set(WITHOUT_NAN))
-def _spread(source, log_window, arrived):
-    # To each pitch the best of those in reach. Five distances in one go spare most of the memory
-    # traffic; the reach is half of a number of semitones, of ten bins each, hence full fives.
-    reach = len(log_window) - 1
-    middle = source[reach:]
-    for i in range(len(arrived)):
-        arrived[i] = max(arrived[i], middle[i] + log_window[0])
-    for distance in range(1, reach + 1, 5):
-        lower, upper = source[reach - distance - 4 :], source[reach + distance :]
-        a, b, c, d, e = log_window[distance : distance + 5]
-        for i in range(len(arrived)):
-            first = max(max(lower[i + 4], upper[i]) + a, max(lower[i + 3], upper[i + 1]) + b)
-            then = max(max(lower[i + 2], upper[i + 2]) + c, max(lower[i + 1], upper[i + 3]) + d)
-            last = max(max(lower[i], upper[i + 4]) + e, arrived[i])
-            arrived[i] = max(max(first, then), last)
-
-
-@numba.njit(nogil=True)
-def _trace_back(scores, best, log_window, log_sums, stay, switch):
-    num_frames, num_states = scores.shape
-    num_bins = num_states // 2
-    reach = len(log_window) - 1
-    states = np.empty(num_frames, np.int64)
-    states[-1] = np.argmax(scores[-1])
-    for frame in range(num_frames - 2, -1, -1):
-        half, pitch = states[frame + 1] // num_bins, states[frame + 1] % num_bins
-        highest = best[frame] + LOG_TINY
-        state = -1
-        for origin in range(2):
-            change = stay if origin == half else switch
-            for i in range(max(0, pitch - reach), min(num_bins, pitch + reach + 1)):
-                score = scores[frame, origin * num_bins + i] - log_sums[i]
-                score += change + log_window[abs(pitch - i)]
-                if score > highest:
-                    highest = score
-                    state = origin * num_bins + i
-        states[frame] = np.argmax(scores[frame]) if state < 0 else state
-    return states

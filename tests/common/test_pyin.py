@@ -15,8 +15,9 @@ import pytest
 import soundfile
 
 import benchmarks.pitch
-import common.pyin
-from common.pyin import TINY, PyinSettings, _decode, _log_transitions, pyin
+import common.compiled
+from common.pitch_path import TINY, find_path
+from common.pyin import PyinSettings, pyin
 
 C2_HZ, C7_HZ = librosa.note_to_hz("C2"), librosa.note_to_hz("C7")
 # From librosa 1.0 on its default leaves out unlikely transitions.
@@ -156,7 +157,7 @@ def test_the_best_path_is_as_probable_as_that_of_a_search_over_all_transitions(h
         probabilities.T, transitions, return_logp=True
     )
     scores = np.log(probabilities + TINY)
-    states = _decode(scores.copy(), np.log(unvoiced + TINY), *_log_transitions(settings))
+    states = find_path(scores.copy(), np.log(unvoiced + TINY), settings.reach)
 
     assert (transitions[expected[:-1], expected[1:]] == 0).any()
     steps = np.log(transitions[states[:-1], states[1:]] + TINY).sum() - np.log(2 * num_bins)
@@ -215,12 +216,17 @@ def test_a_frame_too_short_for_low_pitch_is_warned_of():
 
 def test_nowhere_to_keep_compiled_code_is_no_error(tmp_path):
     # Files stand where numba would make folders.
-    shutil.copy(common.pyin.__file__, tmp_path / "pyin.py")
+    shutil.copy(common.compiled.__file__, tmp_path / "compiled.py")
+    (tmp_path / "doubled.py").write_text(
+        "from compiled import compile_once\n"
+        "doubled = compile_once(lambda value: 2 * value)\n"
+        "assert doubled.targetoptions['nogil'] and doubled(2) == 4\n"
+    )
     for name in ("__pycache__", "home"):
         (tmp_path / name).touch()
     home = str(tmp_path / "home")
     subprocess.run(
-        [sys.executable, "-c", "import pyin; assert pyin._decode.targetoptions['nogil']"],
+        [sys.executable, "doubled.py"],
         cwd=tmp_path,
         env={**os.environ, "HOME": home, "XDG_CACHE_HOME": home, "NUMBA_CACHE_DIR": home},
         check=True,
