@@ -3,12 +3,35 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import logging
+
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from common.compiled import compile_once
 from common.precision import full_precision
+
+logger = logging.getLogger(__name__)
+
+
+def runs_kernels(like: Tensor) -> bool:
+    """Whether `fastpitch.kernels` works on such a tensor: on CUDA devices, by means of Triton."""
+    return like.is_cuda and _triton_is_installed()
+
+
+@functools.cache
+def _triton_is_installed() -> bool:
+    installed = importlib.util.find_spec("triton") is not None
+    if not installed:
+        logger.warning(
+            "Triton is not installed: alignments are searched for on the CPU, for which every step "
+            "waits; PyTorch for Linux brings it (pip install triton)"
+        )
+    return installed
 
 
 def monotonic_alignment_search(log_prob: Tensor, text_lens: Tensor, mel_lens: Tensor) -> Tensor:
@@ -26,9 +49,16 @@ def monotonic_alignment_search(log_prob: Tensor, text_lens: Tensor, mel_lens: Te
         (B, T_mel, T_text) one-hot over T_text in real frames, zero in padding; dtype of `log_prob`
 
     Raises:
-        ValueError: an utterance has fewer frames than symbols, or no symbols
+        ValueError: an utterance has fewer frames than symbols, or no symbols. A CUDA device cannot
+            say so without being waited for: there all frames go to the last symbol. The check of
+            the data refuses such clips before a training begins.
     """
-    scores = log_prob.detach().float().cpu().numpy()
+    scores = log_prob.detach().float()
+    if runs_kernels(scores):
+        from fastpitch import kernels
+
+        return kernels.search(scores, text_lens, mel_lens).to(log_prob)
+    scores = scores.cpu().numpy()
     num_symbols, num_frames = text_lens.cpu().numpy(), mel_lens.cpu().numpy()
     impossible = np.flatnonzero((num_frames < num_symbols) | (num_symbols < 1))
     if impossible.size:
@@ -42,7 +72,7 @@ def monotonic_alignment_search(log_prob: Tensor, text_lens: Tensor, mel_lens: Te
     return torch.from_numpy(paths).to(log_prob)
 
 
-@numba.njit(nogil=True)
+@compile_once
 def _search_batch(scores, num_symbols, num_frames, paths):
     for item in range(scores.shape[0]):
         _search(scores[item], num_symbols[item], num_frames[item], paths[item])
@@ -77,7 +107,8 @@ def durations_to_alignment(durations: Tensor) -> Tensor:
     """
     ends = durations.long().cumsum(dim=1)[:, None, :]
     starts = ends - durations.long()[:, None, :]
-    frames = torch.arange(int(ends.max()), device=durations.device)[None, :, None]
+    num_frames = int(ends.max())  # the one place where synthesis waits for a GPU
+    frames = torch.arange(num_frames, device=durations.device)[None, :, None]
     return ((starts <= frames) & (frames < ends)).float()
 
 

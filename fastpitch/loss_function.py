@@ -13,6 +13,7 @@ from torch import Tensor
 
 from common.precision import full_precision
 from common.sequences import lengths_to_mask, masked_sum
+from fastpitch.alignment import runs_kernels
 from fastpitch.arg_parser import FastPitchLossConfig
 from fastpitch.model import MAX_DURATION_FRAMES, FastPitchOutput
 
@@ -73,12 +74,22 @@ def alignment_loss(log_prob: Tensor, text_lens: Tensor, mel_lens: Tensor) -> Ten
     Returns:
         () each utterance's loss divided by its number of symbols, summed over utterances
     """
+    if runs_kernels(log_prob):
+        from fastpitch import kernels
+
+        losses = kernels.forward_sum_loss(log_prob, text_lens, mel_lens, BLANK_LOG_PROB)
+    else:
+        losses = _forward_sum_loss(log_prob, text_lens, mel_lens)
+    return (losses / text_lens).sum()
+
+
+def _forward_sum_loss(log_prob: Tensor, text_lens: Tensor, mel_lens: Tensor) -> Tensor:
     num_symbols = log_prob.shape[2]
     classes = F.pad(log_prob.float(), (1, 0), value=BLANK_LOG_PROB)
     real_classes = lengths_to_mask(text_lens + 1, num_symbols + 1)[:, None, :]
     log_classes = classes.masked_fill(~real_classes, NEVER).log_softmax(dim=2)
     targets = torch.arange(1, num_symbols + 1, device=text_lens.device)
-    losses = F.ctc_loss(
+    return F.ctc_loss(
         log_classes.transpose(0, 1),  # CTC wants (T_mel, B, classes)
         targets.expand(len(text_lens), -1),
         mel_lens,
@@ -86,7 +97,6 @@ def alignment_loss(log_prob: Tensor, text_lens: Tensor, mel_lens: Tensor) -> Ten
         reduction="none",
         zero_infinity=True,
     )
-    return (losses / text_lens).sum()
 
 
 def binarization_loss(soft: Tensor, hard: Tensor) -> Tensor:

@@ -239,12 +239,12 @@ class FastPitch(nn.Module):
         return average_over_symbols(energy, hard).log1p()
 
     def _speaker_ids(self, speaker: int | Tensor, text: Tensor) -> Tensor:
-        ids = torch.as_tensor(speaker, device=text.device).expand(text.shape[0])
-        if (ids < 0).any() or (ids >= self.config.n_speakers).any():
+        ids = torch.as_tensor(speaker)  # a number is looked at without waiting for a GPU
+        if ((ids < 0) | (ids >= self.config.n_speakers)).any():
             raise ValueError(
                 f"speaker must lie in 0 to {self.config.n_speakers - 1}, got {speaker}"
             )
-        return ids
+        return ids.to(text.device).expand(text.shape[0])
 
 
 def _whole_frames(durations: Tensor) -> Tensor:
