@@ -42,6 +42,7 @@ from models import (
     NeuralVocoder,
     check_same_mels,
     denoised,
+    laid_out,
     load_generator,
     load_vocoder,
     vocoder_name,
@@ -76,14 +77,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         device = Processes(config.cuda).device
         torch.backends.cudnn.benchmark = config.cudnn_benchmark
         phrases = find_phrases(config)
-        models = load_models(config, device)
+        precision = Precision(config.amp, device, config.amp_dtype)
+        models = load_models(config, precision)
         text = None
         if any(phrase.mel is None for phrase in phrases):
             check_speakers(phrases, models.generator.config.n_speakers)
             text = TextProcessor(parser.build(TextConfig, vars(models.generator.text), given))
             text.check_alphabet(models.generator.config.n_symbols)
         inputs = read_inputs(phrases, text, models.audio.n_mel_channels, config.seed)
-        precision = Precision(config.amp, device, config.amp_dtype)
         synthesizer = make_synthesizer(models, text, precision)
         warn_of_ignored(config, speaks_texts=text is not None)
         measured = speak(models, synthesizer, phrases, inputs, config)
@@ -95,8 +96,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
 
 
-def load_models(config: InferenceConfig, device: torch.device) -> Models:
+def load_models(config: InferenceConfig, precision: Precision) -> Models:
     """The models that the flags name, of the same mels, as the user believes them to be."""
+    device = precision.device
     generator = vocoder = None
     if config.fastpitch is not None:
         generator = load_generator(config.fastpitch, device, config.ema)
@@ -123,7 +125,7 @@ def load_models(config: InferenceConfig, device: torch.device) -> Models:
         )
     return Models(
         generator=generator,
-        vocoder=denoised(vocoder, config.denoising_strength),
+        vocoder=denoised(laid_out(vocoder, precision), config.denoising_strength),
         vocoder_name=vocoder_name(vocoder),
         audio=audio,
     )

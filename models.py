@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from common.checkpoint import load_checkpoint, load_weights
 from common.config import AudioConfig, TextConfig, errors_naming, from_setup
 from common.denoiser import Denoiser, zero_mel
+from common.precision import Precision
 from common.synthesizer import Vocoder
 from common.weight_norm import WEIGHT_NORM, fold_norms
 from fastpitch.arg_parser import FastPitchConfig
 from fastpitch.model import FastPitch
 from fastpitch.stored import stored_config, train_setup
 from hifigan.arg_parser import HiFiGANConfig
+from hifigan.channels_last import ChannelsLastHiFiGAN
 from hifigan.model import HiFiGAN, nested_keys
 from hifigan.stored import audio_setup, make_hifigan
 from waveglow.arg_parser import WaveGlowConfig
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 Trained = TypeVar("Trained", HiFiGAN, WaveGlow)
 NeuralVocoder = HiFiGAN | WaveGlow
+SpeakingVocoder = NeuralVocoder | ChannelsLastHiFiGAN
 VOCODERS = {HiFiGAN: "hifigan", WaveGlow: "waveglow"}
 TITLES = {HiFiGAN: "HiFi-GAN", WaveGlow: "WaveGlow"}
 # What a file may turn out to be, and what to do about it where another was expected.
@@ -159,8 +162,18 @@ def vocoder_name(vocoder: NeuralVocoder) -> str:
     return VOCODERS[type(vocoder)]
 
 
+def laid_out(vocoder: NeuralVocoder, precision: Precision) -> SpeakingVocoder:
+    """The vocoder in the form that speaks fastest; its weights are folded and of that precision."""
+    if not isinstance(vocoder, HiFiGAN):
+        return vocoder
+    dtype = precision.dtype if precision.amp else torch.float32
+    fast = ChannelsLastHiFiGAN(vocoder, dtype).eval()
+    fast.audio = vocoder.audio
+    return fast
+
+
 @torch.no_grad()
-def denoised(vocoder: NeuralVocoder, strength: float) -> Vocoder:
+def denoised(vocoder: SpeakingVocoder, strength: float) -> Vocoder:
     """The vocoder without the hum that it adds to everything; at strength 0 as it is."""
     if strength == 0:
         return vocoder

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from common.config import AudioConfig
 from common.precision import full_precision
-from common.synthesizer import Vocoder
+from common.synthesizer import Vocoder, speak_each
 
 NUM_ZERO_FRAMES = 88
 
@@ -57,7 +58,14 @@ class Denoiser:
         Returns:
             (B, T_audio) float32 in [-1, 1], as long as the vocoder's own
         """
-        audio = self.vocoder.infer(mel)
+        return self._denoise(self.vocoder.infer(mel))
+
+    @torch.no_grad()
+    def infer_each(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        """Denoised audio of each mel (n_mels, T_mel): (T_audio,) as of that mel alone"""
+        return [self._denoise(wave[None])[0] for wave in speak_each(self.vocoder, mels)]
+
+    def _denoise(self, audio: Tensor) -> Tensor:
         with full_precision(audio):
             return self._without_bias(audio.float())
 

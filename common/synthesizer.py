@@ -8,7 +8,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +30,14 @@ class Vocoder(Protocol):
 
     def infer(self, mel: Tensor) -> Tensor:
         """(B, n_mels, T_mel) -> (B, T_audio) in [-1, 1]"""
+
+
+@runtime_checkable
+class JoiningVocoder(Vocoder, Protocol):
+    """One that speaks mels of different lengths at once."""
+
+    def infer_each(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        """Of each mel (n_mels, T_mel) the audio (T_audio,), as of that mel alone"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +119,8 @@ class Synthesizer:
     @torch.no_grad()
     def vocode(self, mels: Sequence[Tensor]) -> list[Tensor]:
         """Audio of several mels, each (T_audio,) as the vocoder makes it of that mel alone."""
-        waves: dict[int, Tensor] = {}
-        for group in _of_same_length(mels):
-            with self.precision.autocast():
-                audio = self.vocoder.infer(torch.stack([mels[n] for n in group])).float()
-            waves.update(zip(group, audio, strict=True))
-        return [waves[n] for n in range(len(mels))]
+        with self.precision.autocast():
+            return [wave.float() for wave in speak_each(self.vocoder, mels)]
 
     def _infer(self, pieces: Sequence[SymbolSequence], controls: Controls) -> Any:
         device = self.precision.device
@@ -161,6 +165,17 @@ class Synthesizer:
             if places:
                 return places[-1] + 1
         return limit
+
+
+def speak_each(vocoder: Vocoder, mels: Sequence[Tensor]) -> list[Tensor]:
+    """Audio of several mels, each (T_audio,) as the vocoder makes it of that mel alone."""
+    if isinstance(vocoder, JoiningVocoder):
+        return vocoder.infer_each(mels)
+    waves: dict[int, Tensor] = {}
+    for group in _of_same_length(mels):
+        audio = vocoder.infer(torch.stack([mels[n] for n in group]))
+        waves.update(zip(group, audio, strict=True))
+    return [waves[n] for n in range(len(mels))]
 
 
 def _of_same_length(mels: Sequence[Tensor]) -> Iterable[list[int]]:

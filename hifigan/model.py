@@ -111,13 +111,18 @@ class HiFiGAN(nn.Module):
         Raises:
             ValueError: the mel has another number of bands than the generator was made for
         """
-        if mel.dim() != 3 or mel.shape[1] != self.n_mel_channels:
-            raise ValueError(
-                f"this HiFi-GAN takes mels of {self.n_mel_channels} bands, "
-                f"(B, {self.n_mel_channels}, T_mel), got {tuple(mel.shape)}: take a vocoder that "
-                "was trained with the audio settings of the mels"
-            )
+        check_bands(mel, self.n_mel_channels)
         return self(mel)
+
+
+def check_bands(mel: Tensor, n_mel_channels: int) -> None:
+    """Refuses mels, (B, n_mels, T_mel), of other bands than a generator was made for."""
+    if mel.dim() != 3 or mel.shape[1] != n_mel_channels:
+        raise ValueError(
+            f"this HiFi-GAN takes mels of {n_mel_channels} bands, "
+            f"(B, {n_mel_channels}, T_mel), got {tuple(mel.shape)}: take a vocoder that "
+            "was trained with the audio settings of the mels"
+        )
 
 
 def nested_keys(state: Mapping[str, Tensor], num_kernels: int) -> dict[str, Tensor]:

@@ -101,3 +101,10 @@ def test_audio_of_half_precision_is_denoised_in_full():
 def test_a_strength_that_takes_nothing_is_refused(strength):
     with pytest.raises(ValueError, match="--denoising-strength must not be negative"):
         denoiser_of(Humming(), strength)
+
+
+def test_each_of_several_mels_is_denoised_as_it_is_alone():
+    denoiser = denoiser_of(Humming(), 0.5)
+    mels = [torch.ones(4, num_frames) for num_frames in (9, 1, 30, 9)]
+    for wave, mel in zip(denoiser.infer_each(mels), mels, strict=True):
+        torch.testing.assert_close(wave, denoiser.infer(mel[None])[0])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -53,6 +54,13 @@ class Hold:
     def infer(self, mel: Tensor) -> Tensor:
         self.mels.append(mel)
         return mel[:, 0].repeat_interleave(HOP, dim=1)
+
+
+class HoldEach(Hold):
+    """One that takes mels of any lengths at once."""
+
+    def infer_each(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        return [self.infer(mel[None])[0] for mel in mels]
 
 
 @pytest.fixture
@@ -177,6 +185,14 @@ def test_audio_of_a_mel_is_what_the_vocoder_makes_of_it_alone(synthesizer):
 def test_mels_of_the_same_length_are_spoken_together(synthesizer):
     synthesizer.vocode([torch.ones(3, 5), torch.ones(3, 3), torch.ones(3, 5)])
     assert sorted(mel.shape for mel in synthesizer.vocoder.mels) == [(1, 3, 3), (2, 3, 5)]
+
+
+def test_a_vocoder_that_takes_any_lengths_is_given_all_at_once(synthesizer):
+    mels = [torch.randn(3, n) for n in (5, 3, 5, 1)]
+    expected = synthesizer.vocode(mels)
+    synthesizer.vocoder = HoldEach()
+    assert all(map(torch.equal, synthesizer.vocode(mels), expected))
+    assert [mel.shape[2] for mel in synthesizer.vocoder.mels] == [5, 3, 5, 1]
 
 
 def test_no_short_mel_waits_for_a_long_one(synthesizer):
