@@ -14,11 +14,12 @@ import torch
 
 from common.audio import write_wav
 from common.config import AudioConfig, TextConfig, setup_of
+from common.html import Sound, svg_of
 from common.plots import INK, plot_curves
 from fastpitch.arg_parser import FastPitchConfig
 from fastpitch.model import FastPitch
 from scripts.demo import report as demo_report
-from scripts.demo.page import Phrase, Report, Sound, duration, render, svg_of
+from scripts.demo.page import Phrase, Report, duration, render
 from scripts.demo.training_log import read_training_log
 
 PHRASES = "output\ttext\nb.wav\tFish & <chips>, please.\nnew.wav\tHello there!\n"

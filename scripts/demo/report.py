@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import logging
 import platform
 import sys
@@ -20,16 +19,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.audio import read_audio, write_wav
+from common.audio import read_audio
 from common.config import DataConfig
 from common.filelists import Utterance, read_filelist
 from common.files import atomic_path
+from common.html import Sound, svg_of, wav_bytes
 from common.plots import plot_alignment, plot_curves, plot_mel
 from common.text import TextProcessor
 from fastpitch.data_function import FastPitchDataset, collate
 from fastpitch.model import FastPitch
 from models import load_generator
-from scripts.demo.page import Phrase, Report, Sound, render, svg_of
+from scripts.demo.page import Phrase, Report, render
 from scripts.demo.training_log import TrainingLog, read_training_log
 
 logger = logging.getLogger(__name__)
@@ -212,13 +212,6 @@ def read_timings(path: Path) -> list[tuple[str, float]]:
         stage, _, took = line.partition("\t")
         seconds[stage] = seconds.get(stage, 0.0) + float(took)
     return list(seconds.items())
-
-
-def wav_bytes(path: Path, sampling_rate: int) -> bytes:
-    """A recording as a WAV file that every browser plays, whatever its format on disk."""
-    buffer = io.BytesIO()
-    write_wav(buffer, read_audio(path, sampling_rate), sampling_rate)
-    return buffer.getvalue()
 
 
 def corpus_facts(
