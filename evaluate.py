@@ -3,24 +3,41 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import logging
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.evaluation.report import Sentence
+from tqdm import tqdm
 
-from common.cli import flag, flag_name
-from common.evaluation.pairs import Pair
+from common.cli import FlagParser, flag, flag_name
+from common.config import AudioConfig
+from common.distributed import Processes
+from common.evaluation.acoustics import AcousticDistance
+from common.evaluation.naturalness import Naturalness
+from common.evaluation.page import write_page
+from common.evaluation.pairs import Pair, check_audio, read_pairs
+from common.evaluation.report import Evaluation, Sentence, table, write_json
+from common.evaluation.scores import Score
+from common.evaluation.words import Recognizer, count_mistakes
+from common.filelists import Utterance
+from common.files import check_folder, is_file
+from common.tb_dllogger import configure_console
+from fastpitch.durations import DurationErrors
+from fastpitch.model import FastPitch
+from models import load_generator
 
 logger = logging.getLogger("evaluate")
 
 ROOT = Path(__file__).resolve().parent
 MEASURES = ("words", "dnsmos", "mcd", "durations")
 NEED_REFERENCES = ("mcd", "durations")
-SPEAKERS_FLAG = "--"  # what follows goes to inference.py
-
-Measure = Callable[[Pair], Sentence]
+FOR_INFERENCE = "--"  # what follows on the command line
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,3 +90,157 @@ class EvaluationConfig:
         for name in ("n_speakers", "worst"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{flag_name(name)} must be positive, got {getattr(self, name)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluates what the flags name; returns the exit code."""
+    configure_console()
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index(FOR_INFERENCE) if FOR_INFERENCE in words else len(words)
+    parser = FlagParser(
+        "Measures how good synthesised speech is. Flags after -- go to inference.py.",
+        EvaluationConfig,
+        AudioConfig,
+    )
+    given = parser.parse(words[:end])
+    config = parser.build(EvaluationConfig, given)
+    try:
+        evaluate(config, parser.build(AudioConfig, given), words[end + 1 :])
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    return 0
+
+
+def evaluate(config: EvaluationConfig, audio: AudioConfig, inference_flags: Sequence[str]) -> None:
+    """Measures every sentence and writes the reports.
+
+    Args:
+        audio: settings of spectra and pitch, where no checkpoint says them
+        inference_flags: how to speak, where this command does
+    """
+    check_folder(config.output, "--output")
+    speech = config.output / "speech" if config.speech is None else config.speech
+    pairs = read_pairs(config.input, config.dataset_path, speech, config.n_speakers)
+    check_references(pairs, config.measures)
+    generator = None
+    if config.fastpitch is not None:
+        generator = load_generator(config.fastpitch, Processes(config.cuda).device)
+        audio = generator.audio
+    measurements = Measurements(config, audio, generator)
+    times_real_time = None
+    if config.speech is None:
+        times_real_time = speak(pairs, config, inference_flags)
+    check_audio(pairs)
+    evaluation = Evaluation(
+        sentences=[
+            measurements(pair) for pair in tqdm(pairs, "measuring", unit="sentence", disable=None)
+        ],
+        settings={flag_name(name): str(value) for name, value in vars(config).items()},
+        times_real_time=times_real_time,
+    )
+    write_json(evaluation, config.output / "evaluation.json")
+    write_page(evaluation, config.output / "report.html", audio, config.worst)
+    print(table(evaluation))
+    logger.info("Wrote %s", config.output / "report.html")
+
+
+def check_references(pairs: Sequence[Pair], measures: Sequence[str]) -> None:
+    """Refuses to compare with recordings that a list does not name, or that are not there."""
+    wanted = [measure for measure in measures if measure in NEED_REFERENCES]
+    problems = []
+    for pair in pairs:
+        if pair.reference is None and wanted:
+            problems.append(
+                f"{pair.source}: names no reference, which --measures {wanted[0]} needs"
+            )
+        elif pair.reference is not None and not is_file(pair.reference):
+            problems.append(f"{pair.source}: {pair.reference}: no such audio file")
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+class Measurements:
+    """Measures sentences as the flags ask for.
+
+    Args:
+        audio: settings of spectra and pitch
+        generator: whose durations are measured
+
+    Raises:
+        ValueError: a package is missing
+    """
+
+    def __init__(
+        self, config: EvaluationConfig, audio: AudioConfig, generator: FastPitch | None
+    ) -> None:
+        wanted = config.measures
+        self.recognizer = None
+        if "words" in wanted:
+            self.recognizer = Recognizer(config.recognizer, config.cuda)
+        self.naturalness = Naturalness() if "dnsmos" in wanted else None
+        self.distance = AcousticDistance(audio) if "mcd" in wanted else None
+        self.durations = None
+        if "durations" in wanted:
+            self.durations = DurationErrors(generator, config.dataset_path, config.seed)
+
+    def __call__(self, pair: Pair) -> Sentence:
+        """All scores of a sentence, those of its recording as a yardstick."""
+        heard, scores = self._of_clip(pair.speech, pair.text)
+        reference_scores = {}
+        if pair.reference is not None:
+            _, reference_scores = self._of_clip(pair.reference, pair.text)
+        if self.distance is not None:
+            scores |= self.distance(pair.speech, pair.reference)
+        if self.durations is not None:
+            utterance = Utterance(
+                audio=pair.reference,
+                pitch=None,
+                text=pair.text,
+                speaker=pair.speaker,
+                source=pair.source,
+            )
+            scores["duration_error"] = self.durations.error_seconds(utterance)
+        return Sentence(pair=pair, scores=scores, reference_scores=reference_scores, heard=heard)
+
+    def _of_clip(self, clip: Path, text: str) -> tuple[str | None, dict[str, Score]]:
+        """What is heard in a clip, and what can be measured of it alone."""
+        heard, scores = None, {}
+        if self.recognizer is not None:
+            heard = self.recognizer.hear(clip)
+            scores |= count_mistakes(text, heard)
+        if self.naturalness is not None:
+            scores |= self.naturalness(clip)
+        return heard, scores
+
+
+def speak(pairs: Sequence[Pair], config: EvaluationConfig, flags: Sequence[str]) -> float:
+    """Has inference.py speak all sentences; returns seconds of speech per second.
+
+    Raises:
+        ValueError: it could not
+    """
+    folder = config.output / "speech"
+    folder.mkdir(parents=True, exist_ok=True)
+    phrases = folder / "phrases.tsv"
+    with phrases.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None)
+        writer.writerow(("output", "text", "speaker"))
+        for pair in pairs:
+            output = pair.speech.relative_to(folder)
+            writer.writerow((output, " ".join(pair.text.split()), pair.speaker))
+    command = [sys.executable, str(ROOT / "inference.py"), "--input", str(phrases)]
+    command += ["--output", str(folder), "--fastpitch", str(config.fastpitch)]
+    for name in ("hifigan", "waveglow"):
+        checkpoint = vars(config)[name]
+        command += [] if checkpoint is None else [flag_name(name), str(checkpoint)]
+    command += ["--cuda"] if config.cuda else []
+    if subprocess.run([*command, *flags], check=False).returncode:
+        raise ValueError("inference.py could not speak the sentences; it says why above")
+    log = (folder / "nvlog_infer.json").read_text(encoding="utf-8").splitlines()
+    return json.loads(log[-1].removeprefix("DLLL "))["data"]["avg_RTF"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

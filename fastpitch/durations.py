@@ -1,30 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How long symbols last: as FastPitch predicts, and as it hears them in a recording."""
+"""How long symbols last: what FastPitch predicts against what it hears in a recording."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from common.config import DataConfig
+from common.evaluation.scores import Score
 from common.filelists import Utterance
 from common.text import TextProcessor
 from fastpitch.extraction import ClipReader
-from fastpitch.model import FastPitch
+from fastpitch.model import MAX_DURATION_FRAMES, FastPitch
 
 
-class Durations(NamedTuple):
-    """Frames of each symbol of a text."""
-
-    predicted: Tensor  # (T_text) at pace 1
-    heard: Tensor  # (T_text) in the recording
-
-
-class DurationReader:
-    """Aligns recordings with their texts, and predicts their durations.
+class DurationErrors:
+    """Compares the durations that a model predicts with those of recordings, as it aligns them.
 
     Args:
         model: as `models.load_generator` gives it
@@ -45,8 +37,10 @@ class DurationReader:
         )
 
     @torch.inference_mode()
-    def read(self, utterance: Utterance) -> Durations:
-        """The durations of a recording's symbols.
+    def error_seconds(self, utterance: Utterance) -> Score:
+        """How far predicted durations are from those heard in a recording, a mean over symbols.
+
+        The model predicts without having heard, at pace 1; what it hears is its own alignment.
 
         Raises:
             ValueError: text and recording cannot be aligned
@@ -56,7 +50,10 @@ class DurationReader:
             output = self.model(batch)
         except ValueError as error:
             raise ValueError(f"{utterance.audio}: {error}") from error
-        return Durations(
-            predicted=output.predicted.log_durations[0].expm1().clamp(min=0).cpu(),
-            heard=output.target.log_durations[0].expm1().cpu(),
+        predicted, heard = (
+            prosody.log_durations[0].expm1().clamp(0, MAX_DURATION_FRAMES)
+            for prosody in (output.predicted, output.target)
         )
+        seconds_per_frame = self.model.audio.hop_length / self.model.audio.sampling_rate
+        error = float((predicted - heard).abs().mean()) * seconds_per_frame
+        return Score(error, len(heard))

