@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from torch import Tensor
 
 # Legible on white and on black: pictures have no background of their own.
@@ -147,6 +147,27 @@ def plot_curves(
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(True, color=INK, alpha=0.25, linewidth=0.6)
+        axes.legend(frameon=False, fontsize=FONT_SIZE, labelcolor=INK)
+    return figure
+
+
+def plot_histogram(values: Mapping[str, Sequence[float]], label: str) -> Figure:
+    """How often values occur.
+
+    Args:
+        values: name of a group -> its values; groups are drawn over each other
+        label: what the values are, with their unit
+    """
+    figure = _figure(4.2, 2.4)
+    axes = _axes(figure)
+    edges = np.histogram_bin_edges(np.concatenate([np.asarray(v) for v in values.values()]), 20)
+    for color, (name, group) in zip(CURVE_COLORS, values.items(), strict=False):
+        axes.stairs(np.histogram(group, edges)[0], edges, color=color, label=name, linewidth=1.6)
+    axes.set_xlabel(label)
+    axes.set_ylabel("sentences")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(True, color=INK, alpha=0.25, linewidth=0.6)
+    if len(values) > 1:
         axes.legend(frameon=False, fontsize=FONT_SIZE, labelcolor=INK)
     return figure
 

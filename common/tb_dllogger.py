@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ENTRY_POINTS = ("__main__", "train", "inference", "prepare_dataset")
+ENTRY_POINTS = ("__main__", "train", "inference", "prepare_dataset", "evaluate")
 
 Step = tuple[int, ...]  # (epoch, iteration, iterations), (epoch,) or () for a whole run
 

@@ -18,6 +18,7 @@ import train
 import waveglow.train
 from common.cli import FlagParser, flag, flag_name, literal_tuple
 from common.config import AudioConfig, DataConfig, TextConfig
+from evaluate import EvaluationConfig
 from fastpitch.arg_parser import FastPitchConfig
 from fastpitch.extract_mels import ExtractionConfig
 from inference import InferenceConfig
@@ -243,6 +244,7 @@ CONFIGS = {
     InferenceConfig,
     PreparationConfig,
     ExtractionConfig,
+    EvaluationConfig,
 }
 
 

@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from common.audio import MelSpectrogram, read_audio
 from common.config import AudioConfig
-from common.evaluation.report import Evaluation, Sentence, summary_rows
+from common.evaluation.report import SUMMARY_HEADER, Evaluation, Sentence, summary_rows
 from common.evaluation.scores import METRICS
 from common.files import atomic_path
-from common.html import Sound, join, page, player, svg_of, table, text, wav_bytes
+from common.html import Sound, join, page, picture, player, svg_of, table, text, wav_bytes
 from common.pitch import estimate_pitch
-from common.plots import plot_mel
+from common.plots import plot_histogram, plot_mel
 
-HEADER = ("", "speech", "95 % between", "recordings", "95 % between")
+DRAWN = ("wer", "dnsmos", "mcd", "f0_rmse", "duration_error")  # of the metrics
 
 
 def write_page(evaluation: Evaluation, path: Path, audio: AudioConfig, num_played: int) -> None:
@@ -33,7 +33,9 @@ def write_page(evaluation: Evaluation, path: Path, audio: AudioConfig, num_playe
     body = f"""<h1>How good is this speech?</h1>
 <p class="lead">{len(worst)} sentences. Behind each number, between which bounds it lies with a
 confidence of 95 %, by resampling the sentences.</p>
-<section class="card">{_grid(HEADER, summary_rows(evaluation))}{_speed(evaluation)}</section>
+<section class="card">{_grid(SUMMARY_HEADER, summary_rows(evaluation))}
+{_speed(evaluation)}</section>
+<section class="card panels">{join(map(picture, _histograms(evaluation)))}</section>
 <h2>Listen</h2>
 <p class="lead">The worst {min(num_played, len(worst))} first. Time runs to the right, brightness is
 loudness, the blue line is pitch.</p>
@@ -54,22 +56,45 @@ class _Drawing:
         self.audio = audio
         self.mel_spectrogram = MelSpectrogram(audio)
 
-    def sound(self, caption: str, path: Path) -> Sound:
-        samples = read_audio(path, self.audio.sampling_rate)
-        figure = plot_mel(
-            self.mel_spectrogram(torch.from_numpy(samples)[None])[0],
-            torch.from_numpy(estimate_pitch(samples, self.audio)),
-            frames_per_second=self.audio.sampling_rate / self.audio.hop_length,
+    def sounds(self, clips: Mapping[str, Path]) -> list[Sound]:
+        """Clips by their captions, their pitch on one scale."""
+        samples = [read_audio(path, self.audio.sampling_rate) for path in clips.values()]
+        pitches = [torch.from_numpy(estimate_pitch(each, self.audio)) for each in samples]
+        voiced = torch.cat([pitch[pitch > 0] for pitch in pitches])
+        pitch_range = (
+            (0.8 * float(voiced.min()), 1.2 * float(voiced.max())) if len(voiced) else None
         )
-        wav = wav_bytes(path, self.audio.sampling_rate)
-        return Sound(caption=caption, wav=wav, picture=svg_of(figure, str(path)))
+        sounds = []
+        for (caption, path), clip, pitch in zip(clips.items(), samples, pitches, strict=True):
+            figure = plot_mel(
+                self.mel_spectrogram(torch.from_numpy(clip)[None])[0],
+                pitch,
+                frames_per_second=self.audio.sampling_rate / self.audio.hop_length,
+                pitch_range=pitch_range,
+            )
+            wav = wav_bytes(path, self.audio.sampling_rate)
+            sounds.append(Sound(caption=caption, wav=wav, picture=svg_of(figure, str(path))))
+        return sounds
+
+
+def _histograms(evaluation: Evaluation) -> Iterator[str]:
+    """Of some metrics, how many sentences score what, as SVG."""
+    for name in DRAWN:
+        metric = METRICS[name]
+        groups = zip(("speech", "recordings"), evaluation.scores_of(name), strict=True)
+        values = {
+            group: [metric.scale * score.value for score in scores]
+            for group, scores in groups
+            if scores
+        }
+        if values:
+            yield svg_of(plot_histogram(values, metric.label), name)
 
 
 def _card(sentence: Sentence, drawing: _Drawing) -> str:
     pair = sentence.pair
-    sounds = [drawing.sound("The speech", pair.speech)]
-    if pair.reference is not None:
-        sounds.append(drawing.sound("The recording", pair.reference))
+    recorded = {} if pair.reference is None else {"The recording": pair.reference}
+    sounds = drawing.sounds({"The speech": pair.speech} | recorded)
     heard = "" if sentence.heard is None else f"heard: {sentence.heard or 'nothing'}"
     return f"""<section class="card">
 <h3>{text(pair.text)}<span class="tag">{text(pair.name)}</span></h3>
@@ -114,9 +139,9 @@ def _speed(evaluation: Evaluation) -> str:
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; all columns but the first are numbers."""
-    head = "".join(f'<th class="number">{text(cell)}</th>' for cell in header[1:])
-    lines = [f"<tr><th>{text(header[0])}</th>{head}</tr>"]
+    head = "".join(f"<th>{text(cell)}</th>" for cell in header)
+    lines = [f"<tr>{head}</tr>"]
     for name, *cells in rows:
-        numbers = "".join(f'<td class="number">{text(cell)}</td>' for cell in cells)
+        numbers = "".join(f"<td>{text(cell)}</td>" for cell in cells)
         lines.append(f"<tr><th>{text(name)}</th>{numbers}</tr>")
-    return f'<div class="picture"><table>{join(lines)}</table></div>'
+    return f'<div class="grid"><table>{join(lines)}</table></div>'

@@ -14,6 +14,8 @@ from common.evaluation.pairs import Pair
 from common.evaluation.scores import METRICS, Score, Summary, summarize
 from common.files import atomic_path
 
+SUMMARY_HEADER = ("", "speech", "95 % interval", "recordings", "95 % interval")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sentence:
@@ -43,27 +45,31 @@ class Evaluation:
         """The sentences as one should listen to them."""
         return sorted(self.sentences, key=lambda sentence: sentence.badness, reverse=True)
 
+    def scores_of(self, name: str) -> tuple[list[Score], list[Score]]:
+        """What counts of a metric, of the speech and of the recordings."""
+        groups = (
+            [sentence.scores for sentence in self.sentences],
+            [sentence.reference_scores for sentence in self.sentences],
+        )
+        speech, recordings = (
+            [scores[name] for scores in group if name in scores and scores[name].weight > 0]
+            for group in groups
+        )
+        return speech, recordings
+
     def summaries(self) -> dict[str, tuple[Summary, Summary | None]]:
         """For each metric that was measured, of the speech and of the recordings."""
-        found = {}
-        for name in METRICS:
-            speech, recordings = (
-                summarize([scores[name] for scores in each if name in scores])
-                for each in (
-                    [sentence.scores for sentence in self.sentences],
-                    [sentence.reference_scores for sentence in self.sentences],
-                )
-            )
-            if speech is not None:
-                found[name] = (speech, recordings)
-        return found
+        both = {name: map(summarize, self.scores_of(name)) for name in METRICS}
+        return {
+            name: (speech, recordings)
+            for name, (speech, recordings) in both.items()
+            if speech is not None
+        }
 
 
 def table(evaluation: Evaluation) -> str:
     """The summary, for a terminal."""
-    rows = [("", "speech", "95 % between", "recordings", "95 % between")]
-    for title, *cells in summary_rows(evaluation):
-        rows.append((title, *cells))
+    rows = [SUMMARY_HEADER, *summary_rows(evaluation)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -88,8 +94,8 @@ def summary_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
                 cells += ["", ""]
                 continue
             low, high = metric.text(summary.low), metric.text(summary.high)
-            cells += [metric.text(summary.mean), f"{low} and {high}"]
-        rows.append((", ".join(filter(None, (metric.title, metric.unit))), *cells))
+            cells += [metric.text(summary.mean), f"{low} to {high}"]
+        rows.append((metric.label, *cells))
     return rows
 
 

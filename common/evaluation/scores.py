@@ -23,6 +23,11 @@ class Metric:
     scale: float = 1.0  # from the score to what is printed
     decimals: int = 2
 
+    @property
+    def label(self) -> str:
+        """Title and unit."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
     def text(self, score: float) -> str:
         """A score as a person reads it."""
         return f"{self.scale * score:.{self.decimals}f}"

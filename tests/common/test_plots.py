@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.plots import plot_alignment, plot_curves, plot_mel, plot_prosody
+from common.plots import plot_alignment, plot_curves, plot_histogram, plot_mel, plot_prosody
 
 
 @pytest.fixture
@@ -95,3 +95,11 @@ def test_pictures_can_be_saved_without_a_screen(mel):
         plot_curves({"loss": {"training": ([1], [1.0])}}),
     ]
     assert all(png_of(figure).startswith(b"\x89PNG") for figure in figures)
+
+
+def test_a_histogram_counts_every_value_of_every_group():
+    (axes,) = plot_histogram({"speech": [1.0, 1.0, 3.0], "recordings": [2.0]}, "error, %").axes
+    counts = [patch.get_data().values.sum() for patch in axes.patches]
+    assert counts == [3, 1]
+    assert axes.get_xlabel() == "error, %"
+    assert png_of(axes.figure)
