@@ -10,11 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.sequences import lengths_to_mask
-from fastpitch.alignment import average_over_symbols, expand, monotonic_alignment_search
+from fastpitch.alignment import (
+    average_over_symbols,
+    durations_to_alignment,
+    expand,
+    monotonic_alignment_search,
+)
 from fastpitch.arg_parser import FastPitchConfig
 from fastpitch.attention import PRIOR_FLOOR, TEMPERATURE
 from fastpitch.data_function import Batch
-from fastpitch.model import Alignment, FastPitchOutput, Prosody
+from fastpitch.model import MAX_DURATION_FRAMES, Alignment, FastPitchOutput, Prosody
 
 
 class PlainFastPitch:
@@ -68,6 +73,25 @@ class PlainFastPitch:
             target=target,
             alignment=Alignment(soft, hard, log_prob),
         )
+
+    def speak(self, text: Tensor, pace: float = 1.0) -> tuple[Tensor, Tensor]:
+        """As `FastPitch.infer`: (B, n_mels, T_mel) mels and (B) their lengths"""
+        config = self.config
+        mask = text != config.padding_idx
+        embedded = F.embedding(text, self.weights["encoder.word_emb.weight"], config.padding_idx)
+        encoded = self._transform("encoder", config.in_fft_n_layers, embedded, mask)
+        log_durations = self._predict("duration", encoded, mask)
+        encoded = encoded + self._embed("pitch_emb", self._predict("pitch", encoded, mask))
+        if config.energy_conditioning:
+            encoded = encoded + self._embed("energy_emb", self._predict("energy", encoded, mask))
+        durations = log_durations.expm1().clamp(0, MAX_DURATION_FRAMES)
+        hard = durations_to_alignment((durations / pace + 0.5).long())
+        mel_lens = hard.sum(dim=(1, 2)).long()
+        mel_mask = lengths_to_mask(mel_lens, hard.shape[1])
+        decoded = self._transform(
+            "decoder", config.out_fft_n_layers, expand(encoded, hard), mel_mask
+        )
+        return self._linear("proj", decoded).transpose(1, 2), mel_lens
 
     def _transform(self, stack: str, num_layers: int, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, C), (B, T) -> (B, T, C) a stack of feed-forward transformer layers"""
