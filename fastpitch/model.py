@@ -239,12 +239,14 @@ class FastPitch(nn.Module):
         return average_over_symbols(energy, hard).log1p()
 
     def _speaker_ids(self, speaker: int | Tensor, text: Tensor) -> Tensor:
-        ids = torch.as_tensor(speaker)  # a number is looked at without waiting for a GPU
+        ids = torch.as_tensor(speaker)
         if ((ids < 0) | (ids >= self.config.n_speakers)).any():
             raise ValueError(
                 f"speaker must lie in 0 to {self.config.n_speakers - 1}, got {speaker}"
             )
-        return ids.to(text.device).expand(text.shape[0])
+        if ids.ndim == 0:  # `full` tells a GPU a number without waiting for it
+            return torch.full((text.shape[0],), int(ids), device=text.device)
+        return ids.to(text.device)
 
 
 def _whole_frames(durations: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -15,17 +16,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu import full_speed
 from benchmarks.gpu.__main__ import main as check
 from benchmarks.gpu.__main__ import run_stage
+from benchmarks.gpu.arithmetic import count_flops, peak_flops
 from benchmarks.gpu.corpus import make_corpus
+from benchmarks.gpu.goals import comparison, goals, performance
 from benchmarks.gpu.profile_step import FIRST_WATCHED, LAST_WATCHED, WAITS, Watch
 from benchmarks.gpu.profile_step import main as profile
-from benchmarks.gpu.report import FAILED, PASSED, SKIPPED
+from benchmarks.gpu.report import FAILED, PASSED, SKIPPED, Result
 from benchmarks.gpu.stages import (
     MODELS,
     Plan,
     Reading,
     Stage,
+    read_full_speed,
     read_profile,
     read_tests,
     read_training,
@@ -83,6 +88,7 @@ def test_the_table_on_the_screen_is_that_of_the_report(checked):
     (row,) = (row for row in rows if row.startswith("| train HiFi-GAN, fp32 | PASSED |"))
     assert "frames/s" in row and "validation loss" in row
     assert "train.py --dataset-path" in (output / "log.txt").read_text()
+    assert (output / "performance.md").read_text() in done.stdout
 
 
 def test_without_a_gpu_nothing_is_said_to_have_passed(tmp_path, capsys):
@@ -207,9 +213,7 @@ def test_waiting_in_a_step_is_found_and_that_of_the_logged_read_is_not_blamed(tm
 
 
 def test_a_training_command_is_profiled(tmp_path, monkeypatch):
-    corpus = make_corpus(
-        tmp_path / "corpus", num_clips=2 * (LAST_WATCHED + 1), num_phrases=0, longest_seconds=0.3
-    )
+    corpus = make_corpus(tmp_path / "corpus", num_clips=2 * (LAST_WATCHED + 1), longest_seconds=0.3)
     plan = Plan(corpus=corpus, work=tmp_path, output=tmp_path, cuda=False, ampere=False, quick=True)
     module, task = MODELS["HiFi-GAN"].task.split(":")
     task_class = getattr(importlib.import_module(module), task)
@@ -219,3 +223,129 @@ def test_a_training_command_is_profiled(tmp_path, monkeypatch):
     reading = read_profile(tmp_path / "run" / "profile.json")
     assert reading.numbers["ms a step"] > 0 and reading.numbers["frames/s"] > 0
     assert "aten::" in (tmp_path / "table.txt").read_text()
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_the_arithmetic_of_convolutions_is_counted_with_their_gradients(groups):
+    inputs = torch.randn(2, 8, 20, requires_grad=True)
+    weight = torch.randn(12, 8 // groups, 3, requires_grad=True)
+    forward = 2 * 2 * 18 * 12 * 3 * 8 // groups
+    convolved = torch.nn.functional.conv1d(inputs, weight, groups=groups)
+    assert convolved.shape == (2, 12, 18)
+    work = functools.partial(torch.nn.functional.conv1d, inputs, weight, groups=groups)
+    assert count_flops(lambda: work().sum().backward()) == 3 * forward
+    assert count_flops(lambda: work().sum().backward(inputs=[weight])) == 2 * forward
+
+
+def test_the_arithmetic_of_transposed_convolutions_and_products_is_counted():
+    inputs = torch.randn(2, 8, 20, requires_grad=True)
+    weight = torch.randn(8, 6, 4, requires_grad=True)
+    forward = 2 * 2 * 20 * 8 * 6 * 4
+    work = functools.partial(torch.nn.functional.conv_transpose1d, inputs, weight, stride=2)
+    assert count_flops(lambda: work().sum().backward()) == 3 * forward
+    assert count_flops(lambda: torch.ones(3, 4) @ torch.ones(4, 5)) == 2 * 3 * 4 * 5
+
+
+def test_what_a_device_can_do_is_known_by_its_name():
+    assert peak_flops("NVIDIA H100 80GB HBM3", "bf16") == 989.4e12
+    assert peak_flops("NVIDIA H100 PCIe", "fp16") == 756.5e12
+    assert peak_flops("NVIDIA A100-SXM4-80GB", "tf32") == 156e12
+    assert peak_flops("NVIDIA L40S", "bf16") == 362e12
+    assert peak_flops("NVIDIA H100 80GB HBM3", "fp32") is None
+    assert peak_flops("Some Other Device", "bf16") is None
+
+
+TINY_TRAINING = """
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from common.distributed import Processes
+
+
+@dataclass
+class Batch:
+    frames: torch.Tensor
+
+
+class Task:
+    processes = Processes(cuda=False)
+
+    def train_step(self, micro_batches, progress):
+        return {"loss": (micro_batches[0].frames @ torch.ones(3, 5)).sum()}
+
+    def num_frames(self, batch):
+        return torch.tensor(len(batch.frames))
+
+
+def main(flags):
+    settings = dict(zip(flags[::2], flags[1::2]))
+    if (settings["--batch-size"], settings["--grad-accumulation"]) != ("2", "2"):
+        raise SystemExit("stopped: the largest batch: out of memory on this machine")
+    folder = Path(settings["--output"])
+    folder.mkdir(parents=True)
+    Task().train_step([Batch(torch.ones(16, 3))], None)
+    step = {"step": [1, 1, 1], "data": {"train_loss": 1.0, "train_frames/s": 1e12}}
+    val = {"step": [1], "data": {"val_loss": 2.0}}
+    lines = [f"DLLL {json.dumps(event)}\\n" for event in (step, val)]
+    (folder / "nvlog.json").write_text("".join(lines))
+"""
+
+
+def test_at_full_speed_the_largest_batch_that_fits_is_taken(tmp_path, monkeypatch, capsys):
+    (tmp_path / "tiny_training.py").write_text(TINY_TRAINING)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    folder = tmp_path / "out"
+    assert full_speed.main("tiny_training:Task", str(folder), "4", "-m", "tiny_training") == 0
+    assert capsys.readouterr().out.count("out of memory") == 1, "with 4 clips, not with 2"
+    reading = read_full_speed(folder / "full_speed.json", "bf16")
+    assert reading.numbers["TFLOP/s"] == pytest.approx(2 * 3 * 5), "of each frame"
+    assert reading.note == "2 clips a micro-batch"
+
+
+def test_a_training_that_fails_otherwise_is_not_tried_with_a_smaller_batch(tmp_path, capsys):
+    assert full_speed.main("no:Task", str(tmp_path), "4", "-m", "no_such_module") == 1
+    assert capsys.readouterr().out.count("ModuleNotFoundError") == 1
+    assert not [*tmp_path.iterdir()]
+
+
+def test_the_speed_and_its_share_of_the_peak_are_read(tmp_path):
+    log = tmp_path / "nvlog.json"
+    steps = [
+        {"step": [1, n, 2], "data": {"train_loss": 1.0, "train_frames/s": 1e6}} for n in (1, 2)
+    ]
+    events = [*steps, {"step": [1], "data": {"val_loss": 2.0}}]
+    log.write_text("".join(f"DLLL {json.dumps(event)}\n" for event in events))
+    path = tmp_path / "full_speed.json"
+    summary = {"flops_per_frame": 1e8, "micro_batch": 64, "log": str(log), "device": "NVIDIA A100"}
+    path.write_text(json.dumps(summary))
+    reading = read_full_speed(path, "bf16")
+    assert reading.numbers["TFLOP/s"] == pytest.approx(100)
+    assert reading.numbers["% of peak"] == pytest.approx(100 * 100 / 312)
+    assert reading.note == "64 clips a micro-batch"
+    path.write_text(json.dumps(summary | {"device": "CPU"}))
+    assert "% of peak" not in read_full_speed(path, "bf16").numbers
+
+
+def test_every_goal_is_measured_by_a_stage(tmp_path):
+    corpus = make_corpus(tmp_path, num_clips=1, longest_seconds=0.1)
+    plan = Plan(corpus=corpus, work=tmp_path, output=tmp_path, cuda=True, ampere=True)
+    assert {goal.stage for goal in goals()} <= {stage.name for stage in plan.stages()}
+
+
+def test_what_is_better_than_a_goal_has_a_ratio_above_one():
+    training, speech = goals()[0], goals()[2]
+    results = [
+        Result(name=training.stage, status=PASSED, numbers={"frames/s": 2 * training.goal}),
+        Result(name=speech.stage, status=PASSED, numbers={"ms FastPitch": 2 * speech.goal}),
+        Result(name=goals()[1].stage, status=FAILED, numbers={"frames/s": 1.0}),
+    ]
+    rows = [row.split(" | ") for row in comparison(results).splitlines()[2:]]
+    assert [row[3] for row in rows] == ["2.00", "0.50"], "nothing of what failed"
+    assert rows[0][1:3] == ["2,045,444", "1,022,722"]
+    numbers = {"TFLOP/s": 170.0, "% of peak": 17.2}
+    more = Result(name="full speed", status=PASSED, numbers=numbers, note="256 clips")
+    section = performance({"device": "H100"}, [*results, more])
+    assert "full speed: 170 TFLOP/s, 17.20 % of what the device's data sheet says" in section

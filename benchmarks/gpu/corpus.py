@@ -31,6 +31,11 @@ class Corpus:
         return self.folder / "train.txt"
 
     @property
+    def many_files(self) -> Path:
+        """These and more."""
+        return self.folder / "many.txt"
+
+    @property
     def validation_files(self) -> Path:
         """Other clips."""
         return self.folder / "val.txt"
@@ -42,27 +47,46 @@ class Corpus:
 
 
 def make_corpus(
-    folder: Path, *, num_clips: int, num_phrases: int, longest_seconds: float
+    folder: Path,
+    *,
+    num_clips: int,
+    longest_seconds: float,
+    num_more: int = 0,
+    num_phrases: int = 0,
+    phrase_length: int = 128,
 ) -> Corpus:
-    """Writes clips of half the greatest length to all of it, and the lists."""
+    """Writes clips of half the greatest length to all of it, and the lists.
+
+    Args:
+        num_clips: to train on
+        num_more: beside them in the longer list
+        phrase_length: characters
+    """
     corpus = Corpus(folder=folder)
     (folder / "wavs").mkdir(parents=True)
     choice = random.Random(0)
     lengths = [longest_seconds * choice.uniform(SHORTEST, 1) for _ in range(NUM_VOICES)]
-    voices = [
-        generate_speech(seconds, AUDIO.sampling_rate, seed) for seed, seconds in enumerate(lengths)
-    ]
-    lines, texts = [], []
-    for index in range(num_clips + NUM_HELD_OUT):
-        audio, seconds = voices[index % NUM_VOICES], lengths[index % NUM_VOICES]
-        write_wav(folder / f"wavs/clip{index}.wav", audio, AUDIO.sampling_rate)
-        words = choice.choices(WORDS, k=max(1, round(WORDS_PER_SECOND * seconds)))
-        texts.append(f"{' '.join(words).capitalize()}.\n")
-        lines.append(f"wavs/clip{index}.wav|{texts[-1]}")
+    lines = []
+    for index in range(NUM_HELD_OUT + num_clips + num_more):
+        voice = index % NUM_VOICES
+        path = folder / f"wavs/clip{index}.wav"
+        if index < NUM_VOICES:
+            audio = generate_speech(lengths[voice], AUDIO.sampling_rate, seed=voice)
+            write_wav(path, audio, AUDIO.sampling_rate)
+        else:
+            path.hardlink_to(folder / f"wavs/clip{voice}.wav")
+        num_words = max(1, round(WORDS_PER_SECOND * lengths[voice]))
+        lines.append(f"wavs/{path.name}|{_say(choice, num_words)}.\n")
+    phrases = [f"{_say(choice, phrase_length)[: phrase_length - 1]}.\n" for _ in range(num_phrases)]
     for path, content in (
         (corpus.validation_files, lines[:NUM_HELD_OUT]),
-        (corpus.training_files, lines[NUM_HELD_OUT:]),
-        (corpus.phrases, texts[:num_phrases]),
+        (corpus.training_files, lines[NUM_HELD_OUT : NUM_HELD_OUT + num_clips]),
+        (corpus.many_files, lines[NUM_HELD_OUT:]),
+        (corpus.phrases, phrases),
     ):
         path.write_text("".join(content), encoding="utf-8")
     return corpus
+
+
+def _say(choice: random.Random, num_words: int) -> str:
+    return " ".join(choice.choices(WORDS, k=num_words)).capitalize()

@@ -25,6 +25,8 @@ from torch.profiler import ProfilerActivity, profile
 from common.metrics import Metrics, PendingMetrics, Stopwatch
 from common.task import Progress, Task
 
+TrainStep = Callable[..., Metrics]
+
 ROOT = Path(__file__).resolve().parents[2]
 WAITS = "called a synchronizing CUDA operation"  # PyTorch's warning of it
 FIRST_WATCHED, LAST_WATCHED = 4, 6  # steps; those before may still set things up
@@ -48,7 +50,7 @@ class Watch:
         self.numbers: dict[str, float] = {}
         self._watching = contextlib.ExitStack()
 
-    def around(self, train_step: Callable[..., Metrics]) -> Callable[..., Metrics]:
+    def around(self, train_step: TrainStep) -> TrainStep:
         """A task's method, watched."""
 
         @functools.wraps(train_step)
@@ -132,18 +134,31 @@ def profiled(device: torch.device, table: Path) -> Iterator[None]:
     table.write_text(f"{LAST_WATCHED - FIRST_WATCHED + 1} steps\n\n{text}\n", encoding="utf-8")
 
 
+def run_watched(
+    task_name: str, around: Callable[[TrainStep], TrainStep], command: Sequence[str]
+) -> None:
+    """Runs a training command in this process, with its task's `train_step` as `around` makes it.
+
+    Args:
+        task_name: the task's class, module:name
+        around: takes and returns a method
+        command: a script or -m and a module, then flags
+    """
+    module, class_name = task_name.split(":")
+    task_class = getattr(importlib.import_module(module), class_name)
+    task_class.train_step = around(task_class.train_step)
+    program, *flags = command[1:] if command[0] == "-m" else (Path(command[0]).stem, *command[1:])
+    importlib.import_module(program).main(flags)
+
+
 def main(task_name: str, folder: str, table: str, *command: str) -> None:
     """Runs the command with its task watched, and writes FOLDER/profile.json.
 
     Raises:
         ValueError: the training had too few steps
     """
-    module, class_name = task_name.split(":")
-    task_class = getattr(importlib.import_module(module), class_name)
     watch = Watch(Path(table))
-    task_class.train_step = watch.around(task_class.train_step)
-    program, *flags = command[1:] if command[0] == "-m" else (Path(command[0]).stem, *command[1:])
-    importlib.import_module(program).main(flags)
+    run_watched(task_name, watch.around, command)
     if not watch.numbers:
         raise ValueError(f"the training was to have {TIMED_AT} steps or more, and had fewer")
     path = Path(folder) / "profile.json"

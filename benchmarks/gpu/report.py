@@ -27,7 +27,7 @@ def table(results: Sequence[Result]) -> str:
     """A row a stage, in Markdown."""
     rows = ["| stage | result | took | measured | note |", "|---|---|--:|---|---|"]
     for result in results:
-        measured = ", ".join(f"{_shown(v)} {unit}" for unit, v in result.numbers.items())
+        measured = ", ".join(f"{shown(v)} {unit}" for unit, v in result.numbers.items())
         took = "" if result.status == SKIPPED else f"{result.seconds:.0f} s"
         cells = (result.name, result.status.upper(), took, measured, result.note)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -43,8 +43,14 @@ def verdict(results: Sequence[Result]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
-def write_report(output: Path, machine: Mapping[str, Any], results: Sequence[Result]) -> None:
-    """Writes report.json, for programs, and report.md, for readers."""
+def write_report(
+    output: Path, machine: Mapping[str, Any], results: Sequence[Result], performance: str
+) -> None:
+    """Writes report.json, for programs, report.md, for readers, and performance.md, for the docs.
+
+    Args:
+        performance: a section in Markdown
+    """
     contents = {
         "machine": dict(machine),
         "verdict": verdict(results),
@@ -55,8 +61,10 @@ def write_report(output: Path, machine: Mapping[str, Any], results: Sequence[Res
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
     text = f"{facts}.\n\n{table(results)}\n\n{verdict(results)}\n"
     (output / "report.md").write_text(text, encoding="utf-8")
+    (output / "performance.md").write_text(f"{performance}\n", encoding="utf-8")
 
 
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
+    """A number, with decimals where they tell."""
     decimals = 0 if value == round(value) or abs(value) >= 100 else 2
     return f"{value:,.{decimals}f}"

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from benchmarks.gpu.arithmetic import peak_flops
 from benchmarks.gpu.corpus import Corpus
 
 NEEDS_CUDA = "needs a CUDA device"
+NEEDS_AMPERE = "needs a CUDA device of the Ampere generation or newer"
 AMP = {
     "fp16": ("--amp",),
     "bf16": ("--amp", "--amp-dtype", "bf16"),
@@ -51,6 +53,8 @@ class Model:
     quick_flags: tuple[str, ...]  # tiny
     task: str  # class of the task, module:name
     checkpoint: str  # file after one epoch
+    clips_per_step: int = 0  # of the stage at full speed; 0 where there is none
+    full_speed_flags: tuple[str, ...] = ()
 
 
 MODELS = {
@@ -69,6 +73,7 @@ MODELS = {
         ),
         task="fastpitch.task:FastPitchTask",
         checkpoint="FastPitch_checkpoint_1.pt",
+        clips_per_step=256,
     ),
     "HiFi-GAN": Model(
         command=("-m", "hifigan.train"),
@@ -79,6 +84,8 @@ MODELS = {
         ),
         task="hifigan.task:HiFiGANTask",
         checkpoint="hifigan_gen_checkpoint_1.pt",
+        clips_per_step=128,
+        full_speed_flags=("--cudnn-benchmark",),
     ),
     "WaveGlow": Model(
         command=("-m", "waveglow.train"),
@@ -110,13 +117,16 @@ class Plan:
         yield self._tests()
         yield self._preparation()
         for model in self.models:
-            for precision in ("fp16", "bf16", "tf32", *(() if self.ampere else ("fp32",))):
+            for precision in ("fp16", "tf32", *(() if self.ampere else ("fp32",))):
                 yield self._training(model, precision)
         for model in self.models:
             yield self._profile(model)
-        for vocoder, batch_size in (("HiFi-GAN", 1), ("HiFi-GAN", 8), ("WaveGlow", 1)):
-            if {"FastPitch", vocoder} <= {*self.models} and not (self.quick and batch_size > 1):
-                yield self._synthesis(vocoder, batch_size)
+        for model in self.models:
+            if MODELS[model].clips_per_step:
+                yield self._full_speed(model)
+        for vocoder in ("HiFi-GAN", "WaveGlow"):
+            if {"FastPitch", vocoder} <= {*self.models}:
+                yield from self._synthesis(vocoder)
 
     def training_command(self, model: str, precision: str, output: Path) -> tuple[str, ...]:
         """One epoch of a model."""
@@ -144,7 +154,7 @@ class Plan:
         )
 
     def _preparation(self) -> Stage:
-        lists = (str(self.corpus.training_files), str(self.corpus.validation_files))
+        lists = (str(self.corpus.many_files), str(self.corpus.validation_files))
         return Stage(
             name="prepare the corpus",
             command=(
@@ -161,8 +171,8 @@ class Plan:
         reason = ""
         if precision == "fp16" and not self.cuda:
             reason = NEEDS_CUDA
-        elif precision in ("bf16", "tf32") and not self.ampere:
-            reason = "needs a CUDA device of the Ampere generation or newer"
+        elif precision == "tf32" and not self.ampere:
+            reason = NEEDS_AMPERE
         return Stage(
             name=f"train {model}, {precision}",
             command=self.training_command(model, precision, output),
@@ -187,17 +197,42 @@ class Plan:
             skipped="" if self.cuda else NEEDS_CUDA,
         )
 
-    def _synthesis(self, vocoder: str, batch_size: int) -> Stage:
-        precision = "fp16" if self.cuda else "fp32"
+    def _full_speed(self, model: str) -> Stage:
+        folder, recipe = self.work / f"full-speed-{model}", MODELS[model]
+        command = ("-m", "benchmarks.gpu.full_speed", recipe.task, folder, recipe.clips_per_step)
+        return Stage(
+            name=full_speed_name(model),
+            command=(
+                *map(str, command),
+                *self.training_command(model, "bf16", folder),
+                *("--training-files", str(self.corpus.many_files), "--epochs", "4"),
+                *("--validation-freq", "4", "--step-logs-interval", "5"),
+                *recipe.full_speed_flags,
+            ),
+            share=0.2,
+            read=functools.partial(read_full_speed, folder / "full_speed.json", "bf16"),
+            skipped="" if self.ampere else NEEDS_AMPERE,
+        )
+
+    def _synthesis(self, vocoder: str) -> Iterator[Stage]:
+        if not self.cuda:
+            yield self._speech(vocoder, 1, "fp32")
+            return
+        for precision in ("fp16", "bf16"):
+            for batch_size in (1, 8):
+                yield self._speech(vocoder, batch_size, precision)
+
+    def _speech(self, vocoder: str, batch_size: int, precision: str) -> Stage:
+        trained = "fp16" if self.cuda else "fp32"
         fastpitch, checkpoint = (
-            str(self._training_output(model, precision) / MODELS[model].checkpoint)
+            str(self._training_output(model, trained) / MODELS[model].checkpoint)
             for model in ("FastPitch", vocoder)
         )
         flag = {"HiFi-GAN": "--hifigan", "WaveGlow": "--waveglow"}[vocoder]
-        output = self.work / f"speech-{vocoder}-{batch_size}"
+        output = self.work / f"speech-{vocoder}-{batch_size}-{precision}"
         times = ("0", "1") if self.quick else ("3", "10")
         return Stage(
-            name=f"speak, FastPitch and {vocoder}, batch {batch_size}, {precision}",
+            name=speech_name(vocoder, batch_size, precision),
             command=(
                 *("-m", "benchmarks.gpu.speak", fastpitch),
                 *("--input", str(self.corpus.phrases), "--output", str(output)),
@@ -207,6 +242,7 @@ class Plan:
             ),
             share=0.1,
             read=functools.partial(read_synthesis, output / "nvlog_infer.json"),
+            skipped=NEEDS_AMPERE if precision == "bf16" and not self.ampere else "",
         )
 
     def _training_output(self, model: str, precision: str) -> Path:
@@ -214,6 +250,16 @@ class Plan:
 
     def _device_flags(self, precision: str) -> tuple[str, ...]:
         return (*(("--cuda",) if self.cuda else ()), *AMP[precision])
+
+
+def full_speed_name(model: str) -> str:
+    """Of the stage that trains a model as fast as it goes."""
+    return f"train {model} at full speed, bf16"
+
+
+def speech_name(vocoder: str, batch_size: int, precision: str) -> str:
+    """Of the stage that speaks."""
+    return f"speak, FastPitch and {vocoder}, batch {batch_size}, {precision}"
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -244,6 +290,17 @@ def read_training(log: Path) -> Reading:
     numbers = {"frames/s": statistics.median(speeds), "validation loss": losses[-1]}
     skipped = num_steps - len(steps)
     return Reading(numbers, f"{skipped} of {num_steps} steps skipped" if skipped else "")
+
+
+def read_full_speed(path: Path, precision: str) -> Reading:
+    """How fast a training was, and how much of what the device can do at most."""
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    reading = read_training(Path(summary["log"]))
+    flops = reading.numbers["frames/s"] * summary["flops_per_frame"]
+    peak = peak_flops(summary["device"], precision)
+    numbers = {"TFLOP/s": flops / 1e12} | ({"% of peak": 100 * flops / peak} if peak else {})
+    micro_batch = f"{summary['micro_batch']} clips a micro-batch"
+    return Reading(reading.numbers | numbers, "; ".join(filter(None, [micro_batch, reading.note])))
 
 
 def read_profile(path: Path) -> Reading:
