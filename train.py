@@ -50,8 +50,9 @@ from fastpitch.arg_parser import (
     FineTuningConfig,
     WatchingConfig,
 )
-from fastpitch.data_function import FastPitchDataset, collate
+from fastpitch.data_function import FastPitchDataset
 from fastpitch.model import FastPitch
+from fastpitch.packed import open_packed
 from fastpitch.stored import pitch_statistics, train_setup
 from fastpitch.task import FastPitchTask
 from fastpitch.transfer import Pretrained, freeze, transfer_weights
@@ -220,7 +221,7 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
         processes=processes,
     )
 
-    batch_samples = functools.partial(collate, padding_idx=settings.model.padding_idx)
+    packed = open_packed([*training, *validation], data, settings.audio)
 
     def loader(utterances: Sequence[Utterance], batch_size: int, seed: int | None) -> DataLoader:
         dataset = FastPitchDataset(
@@ -231,9 +232,10 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
             pitch_mean=data.pitch_mean,
             pitch_std=data.pitch_std,
             seed=run.seed,
+            packed=packed,
         )
         batches = EpochBatches(len(dataset), batch_size, processes, seed)
-        return make_loader(dataset, batches, batch_samples, run.num_workers, pin_memory=run.cuda)
+        return make_loader(dataset, batches, dataset.collate, run.num_workers, pin_memory=run.cuda)
 
     return Trainer(
         task,

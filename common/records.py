@@ -31,6 +31,12 @@ def pitch_settings(audio: AudioConfig, method: str) -> str:
     )
 
 
+def clip_key(audio: Path, dataset_path: Path) -> str:
+    """What a dataset calls a clip, whether or not it is moved as a whole."""
+    audio, root = audio.absolute(), dataset_path.absolute()
+    return (audio.relative_to(root) if audio.is_relative_to(root) else audio).as_posix()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipRecord:
     """A clip without faults, as it was when it was read, and what was made from it."""
@@ -101,10 +107,8 @@ class PreparationRecord:
         self.path.unlink(missing_ok=True)
 
     def key(self, audio: Path) -> str:
-        """A clip's name in the record: the dataset may be moved as a whole."""
-        audio = audio.absolute()
-        root = self.dataset_path.absolute()
-        return (audio.relative_to(root) if audio.is_relative_to(root) else audio).as_posix()
+        """A clip's name in the record."""
+        return clip_key(audio, self.dataset_path)
 
     def _read(self) -> list[ClipRecord]:
         self._ends_within_a_line = False

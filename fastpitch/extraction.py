@@ -30,7 +30,7 @@ from common.parallel import available_cores
 from common.precision import Precision
 from common.records import mel_settings, pitch_settings
 from common.text import TextProcessor
-from fastpitch.data_function import Batch, FastPitchDataset, collate
+from fastpitch.data_function import Batch, FastPitchDataset
 from fastpitch.model import FastPitch
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class ClipReader:
             pitch_std=self.pitch_std,
             seed=self.seed,
         )
-        return collate([dataset[0, 0]])
+        return dataset.collate([dataset[0, 0]])
 
     def facts(self, utterance: Utterance) -> dict[str, Any]:
         """All that tells one clip from another, or from what it was before, as plain values."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import numba
 import numpy as np
-from scipy import ndimage, stats
+from scipy import stats
+
+from common.compiled import compile_once
 
 FRAMES_STEP = 100
 SYMBOLS_STEP = 20
@@ -47,19 +50,33 @@ class InterpolatedPrior:
 
     def __call__(self, num_frames: int, num_symbols: int) -> np.ndarray:
         """The prior of an utterance, (T_mel, T_text) float32."""
+        prior = np.empty((num_frames, num_symbols), dtype=np.float32)
+        self.fill(prior, num_frames, num_symbols)
+        return prior
+
+    def fill(self, padded: np.ndarray, num_frames: int, num_symbols: int) -> None:
+        """Puts the prior of an utterance into its place in a batch, and zeros behind it.
+
+        Args:
+            padded: (at least T_mel, at least T_text) float32, changed in place
+        """
         if num_frames < 1 or num_symbols < 1:
             raise ValueError(
                 f"an alignment needs at least one frame and one symbol, got {num_frames} frames "
                 f"and {num_symbols} symbols"
             )
-        table_size = (_rounded(num_frames, FRAMES_STEP), _rounded(num_symbols, SYMBOLS_STEP))
-        factors = (num_frames / table_size[0], num_symbols / table_size[1])
-        return ndimage.zoom(self._table(*table_size), factors, order=1)
+        _stretch(self.table(num_frames, num_symbols), num_frames, num_symbols, padded)
+
+    def table(self, num_frames: int, num_symbols: int) -> np.ndarray:
+        """What the prior of an utterance is stretched from, (frames, symbols) float32; of round
+        sizes."""
+        return self._table(_rounded(num_frames, FRAMES_STEP), _rounded(num_symbols, SYMBOLS_STEP))
 
     def _table(self, num_frames: int, num_symbols: int) -> np.ndarray:
         size = (num_frames, num_symbols)
         if size not in self._tables:
-            self._tables[size] = beta_binomial_prior(num_symbols, num_frames).T
+            table = beta_binomial_prior(num_symbols, num_frames).T
+            self._tables[size] = np.ascontiguousarray(table)
             if len(self._tables) > self.max_tables:
                 self._tables.popitem(last=False)
         self._tables.move_to_end(size)
@@ -69,3 +86,42 @@ class InterpolatedPrior:
 def _rounded(size: int, step: int) -> int:
     # One is added before rounding in the published preparation; the tables must be the same.
     return step * max(1, round((size + 1) / step))
+
+
+@compile_once
+def _stretch(table, num_frames, num_symbols, padded):
+    # The arithmetic of scipy.ndimage.zoom of order 1 in its order, so that its results are equal
+    # bit for bit.
+    first, second, first_weight, second_weight = _neighbours(len(table), num_frames)
+    left, right, left_weight, right_weight = _neighbours(table.shape[1], num_symbols)
+    upper, lower = np.empty(table.shape[1]), np.empty(table.shape[1])
+    for frame in range(num_frames):
+        for symbol in range(table.shape[1]):
+            upper[symbol] = table[first[frame], symbol] * first_weight[frame]
+            lower[symbol] = table[second[frame], symbol] * second_weight[frame]
+        for symbol in range(num_symbols):
+            padded[frame, symbol] = (
+                upper[left[symbol]] * left_weight[symbol]
+                + upper[right[symbol]] * right_weight[symbol]
+                + lower[left[symbol]] * left_weight[symbol]
+                + lower[right[symbol]] * right_weight[symbol]
+            )
+        padded[frame, num_symbols:] = 0
+    padded[num_frames:] = 0
+
+
+@numba.njit(nogil=True)
+def _neighbours(num_before, num_after):
+    # Of each place in the stretched row: two places in the row as it was, and their weights. Where
+    # rounding leads beyond the end, zoom finds nothing.
+    left, right = np.empty(num_after, np.int64), np.empty(num_after, np.int64)
+    left_weight, right_weight = np.zeros(num_after), np.zeros(num_after)
+    step = (num_before - 1) / (num_after - 1) if num_after > 1 else 1.0
+    for place in range(num_after):
+        position = place * step
+        left[place] = min(int(position), num_before - 1)
+        right[place] = min(left[place] + 1, num_before - 1)
+        if position <= num_before - 1:
+            right_weight[place] = position - left[place]
+            left_weight[place] = 1 - right_weight[place]
+    return left, right, left_weight, right_weight

@@ -92,7 +92,7 @@ def test_only_checkpoint_and_feature_modules_read_and_write_tensors():
     }
     assert users == {
         "common.checkpoint",
-        "fastpitch.data_function",
+        "fastpitch.clip_features",
         "fastpitch.preparation",
     }
 

@@ -24,6 +24,7 @@ _MAGNITUDES = {
     "t": "trillion",
     "tn": "trillion",
 }
+_DIGIT = re.compile(r"\d")
 _AMOUNT = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)"
 _MONEY = re.compile(
     r"(?P<article>\b[Aa]n?\s)?(?:\b(?:US|CA|AU|NZ|HK|A|C))?(?P<minus>(?<![\w-])-)?"
@@ -38,6 +39,8 @@ _CENTS = re.compile(r"(?<!\d)(\d+)\s?¢")
 
 def expand_money(text: str) -> str:
     """ "$3.50" -> "three dollars, fifty cents"; "a £5 note" -> "a five pound note"."""
+    if not _DIGIT.search(text):
+        return text
     text = _CENTS.sub(lambda m: f"{count_formally(m[1])} cent{'' if m[1] == '1' else 's'}", text)
     return _MONEY.sub(_money, _RANGE.sub(" to ", text))
 

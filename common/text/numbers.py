@@ -18,6 +18,7 @@ from common.text.counting import (
 from common.text.times import expand_dates, expand_times
 from common.text.units import expand_units
 
+_DIGIT = re.compile(r"\d")
 _TELEPHONE = re.compile(
     r"(?<![\w.+(-])(?:"
     r"(?:\+?\d{1,3}[ .-])?(?:\(\d{3,5}\) ?|\d{3}[ .-])\d{3,4}[ .-]\d{4}"  # (555) 555-0199
@@ -52,6 +53,8 @@ _SPOKEN_DENOMINATORS = {*map(str, range(2, 11)), "12", "16", "20", "32", "64", "
 
 def expand_numbers(text: str) -> str:
     """Replaces every digit by words; what a number means is judged by its shape and neighbours."""
+    if not _DIGIT.search(text):  # as in most texts: a quarter of the time that cleaning takes
+        return text
     text = expand_dates(text)
     text = _TELEPHONE.sub(_telephone, text)
     text = _EMERGENCY.sub(_emergency, text)

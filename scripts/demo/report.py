@@ -26,7 +26,7 @@ from common.files import atomic_path
 from common.html import Sound, svg_of, wav_bytes
 from common.plots import plot_alignment, plot_curves, plot_mel
 from common.text import TextProcessor
-from fastpitch.data_function import FastPitchDataset, collate
+from fastpitch.data_function import FastPitchDataset
 from fastpitch.model import FastPitch
 from models import load_generator
 from scripts.demo.page import Phrase, Report, render
@@ -108,7 +108,7 @@ class Model:
         dataset = FastPitchDataset(
             [utterance], data, self.audio, self.text, pitch_mean=mean, pitch_std=std, seed=0
         )
-        batch = collate([dataset[0, 0]])
+        batch = dataset.collate([dataset[0, 0]])
         alignment = self.generator(batch).alignment
         pitch = batch.pitch[0]
         return Recording(

@@ -14,7 +14,7 @@ from common.config import AudioConfig, DataConfig, TextConfig
 from common.distributed import Processes
 from common.loaders import EpochBatches, largest_batch, make_loader
 from common.text import TextProcessor
-from fastpitch.data_function import FastPitchDataset, collate
+from fastpitch.data_function import FastPitchDataset
 
 RATE = 22050
 AUDIO = AudioConfig()
@@ -44,17 +44,17 @@ def dataset(tmp_path) -> FastPitchDataset:
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_the_largest_batch_has_the_longest_clip_and_the_text_with_most_symbols(dataset, batch_size):
     batches = EpochBatches(len(dataset), batch_size, Processes(cuda=False), seed=1)
-    batch = largest_batch(make_loader(dataset, batches, collate, 0, pin_memory=False))
+    batch = largest_batch(make_loader(dataset, batches, dataset.collate, 0, pin_memory=False))
     names = [path.stem for path in batch.paths]
     assert names == ["longest", "number", "longest", "longest", "longest"][:batch_size]
-    assert batch.mel.shape[2] == max(sample.mel.shape[1] for sample in all_of(dataset))
+    assert batch.mel.shape[2] == max(sample.features.mel.shape[1] for sample in all_of(dataset))
     if batch_size > 1:
         assert batch.text.shape[1] == max(len(sample.text) for sample in all_of(dataset))
 
 
 def test_the_data_check_knows_how_long_clips_and_texts_are(dataset):
     for utterance, sample in zip(dataset.utterances, all_of(dataset), strict=True):
-        assert utterance.num_frames == sample.mel.shape[1]
+        assert utterance.num_frames == sample.features.mel.shape[1]
         assert utterance.num_symbols == len(sample.text)
 
 

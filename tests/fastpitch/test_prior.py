@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from fastpitch.prior import InterpolatedPrior, beta_binomial_prior
 
@@ -66,6 +67,23 @@ def test_the_prior_does_not_depend_on_what_was_asked_before():
         np.testing.assert_array_equal(used(*size), InterpolatedPrior()(*size))
     np.testing.assert_array_equal(used(120, 30), fresh(120, 30))
     assert len(used._tables) == 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (49, 9), (460, 54), (277, 9), (877, 163)])
+def test_the_stretched_prior_is_bitwise_what_zoom_makes_of_its_table(size):
+    priors = InterpolatedPrior()
+    table = priors.table(*size)
+    factors = [own / stretched for own, stretched in zip(size, table.shape, strict=True)]
+    np.testing.assert_array_equal(priors(*size), ndimage.zoom(table, factors, order=1))
+
+
+def test_a_prior_goes_into_its_place_in_a_batch_with_zeros_behind_it():
+    priors = InterpolatedPrior()
+    padded = np.full((130, 40), np.nan, dtype=np.float32)
+    priors.fill(padded, 120, 30)
+    np.testing.assert_array_equal(padded[:120, :30], priors(120, 30))
+    padded[:120, :30] = 0
+    assert not padded.any()
 
 
 def test_an_empty_utterance_is_refused_with_a_sentence():
