@@ -29,6 +29,7 @@ from common.cli import FlagParser, flag
 from common.config import AudioConfig, OptimizerConfig, RunConfig
 from common.distributed import Processes
 from common.griffin_lim import GriffinLim
+from common.heap import keep_freed_memory
 from common.optim import UpdateRule, warmup_then_inverse_root
 from common.sequences import lengths_to_mask
 from common.task import Progress
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parser.build(FastPitchConfig, values)
     config = dataclasses.replace(config, energy_conditioning=True)  # as in the recipe
     batch = make_batch(config, benchmark.clips)
+    keep_freed_memory()  # as train.py does; the plain form has it, too
     torch.manual_seed(0)
     model = FastPitch(config)
     print(describe(model, batch, benchmark), flush=True)

@@ -17,6 +17,7 @@ from common.cli import FlagParser
 from common.config import RunConfig
 from common.distributed import Processes
 from common.files import check_file, check_folder
+from common.heap import keep_freed_memory
 from common.precision import set_tf32
 from common.rehearsal import OutOfMemory
 from common.signals import StopRequest
@@ -101,11 +102,13 @@ def check_steps(run: RunConfig, num_clips: int, processes: Processes) -> None:
 
 
 def set_up_torch(run: RunConfig, processes: Processes) -> None:
-    """Seeds random numbers, which differ between processes and repeat in every run, and lets a GPU
-    compute as the flags say."""
+    """Seeds random numbers, which differ between processes and repeat in every run, lets a GPU
+    compute as the flags say, and memory on a CPU be used again."""
     torch.manual_seed(run.seed + processes.rank)
     torch.backends.cudnn.benchmark = run.cudnn_benchmark
     set_tf32(not run.no_tf32, processes.device)
+    if processes.device.type == "cpu":
+        keep_freed_memory()
 
 
 def make_report(run: RunConfig, settings: Any, processes: Processes) -> TrainingLogger:

@@ -6,8 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from common.layers import Dropout, FrameConv
+from fastpitch.clip_layout import PackedClips, PaddedClips, lay_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,23 +52,13 @@ class MultiHeadAttention(nn.Module):
         d_heads = size.n_heads * size.d_head
         self.qkv_net = nn.Linear(size.d_model, 3 * d_heads)
         self.o_net = nn.Linear(d_heads, size.d_model, bias=False)
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = Dropout(size.dropout)
         self.layer_norm = nn.LayerNorm(size.d_model)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, d_model), (B, T) -> (B, T, d_model)"""
-        query, key, value = (
-            part.unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # (B, heads, T, d_head)
-            for part in self.qkv_net(x).chunk(3, dim=2)
-        )
-        heads = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask[:, None, None, :],
-            dropout_p=self.dropatt if self.training else 0.0,
-        )
-        attended = self.o_net(heads.transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, clips: PaddedClips | PackedClips) -> Tensor:
+        """(B, T, d_model) -> (B, T, d_model), laid out as the clips are"""
+        dropatt = self.dropatt if self.training else 0.0
+        attended = self.o_net(clips.attend(self.qkv_net(x), self.n_heads, dropatt))
         return self.layer_norm(x + self.dropout(attended))
 
 
@@ -75,23 +67,20 @@ class ConvFeedForward(nn.Module):
 
     def __init__(self, size: TransformerSize) -> None:
         super().__init__()
-        padding = size.kernel_size // 2
         # The name is a key of the public checkpoints.
         self.CoreNet = nn.Sequential(
-            nn.Conv1d(size.d_model, size.filter_size, size.kernel_size, padding=padding),
+            FrameConv(size.d_model, size.filter_size, size.kernel_size),
             nn.ReLU(),
-            nn.Conv1d(size.filter_size, size.d_model, size.kernel_size, padding=padding),
-            nn.Dropout(size.dropout),
+            FrameConv(size.filter_size, size.d_model, size.kernel_size),
+            Dropout(size.dropout),
         )
         self.layer_norm = nn.LayerNorm(size.d_model)
 
-    def forward(self, x: Tensor, inner_mask: Tensor | None) -> Tensor:
-        """(B, T, d_model), (B, T) -> (B, T, d_model)"""
+    def forward(self, x: Tensor, clips: PaddedClips | PackedClips) -> Tensor:
+        """(B, T, d_model) -> (B, T, d_model), laid out as the clips are"""
         widen, activate, narrow, drop = self.CoreNet
-        hidden = activate(widen(x.transpose(1, 2)))  # convolutions want time last
-        if inner_mask is not None:
-            hidden = hidden * inner_mask[:, None, :]
-        return self.layer_norm(x + drop(narrow(hidden)).transpose(1, 2))
+        hidden = clips.silence(activate(widen(x)))
+        return self.layer_norm(x + drop(narrow(hidden)))
 
 
 class TransformerLayer(nn.Module):
@@ -102,10 +91,11 @@ class TransformerLayer(nn.Module):
         self.dec_attn = MultiHeadAttention(size)
         self.pos_ff = ConvFeedForward(size)
 
-    def forward(self, x: Tensor, mask: Tensor, inner_mask: Tensor | None) -> Tensor:
-        """(B, T, d_model), (B, T), (B, T) -> (B, T, d_model)"""
-        x = self.dec_attn(x, mask) * mask[:, :, None]
-        return self.pos_ff(x, inner_mask) * mask[:, :, None]
+    def forward(self, x: Tensor, clips: PaddedClips | PackedClips) -> Tensor:
+        """(B, T, d_model) -> (B, T, d_model), laid out as the clips are"""
+        mask = clips.mask[:, :, None]
+        x = self.dec_attn(x, clips) * mask
+        return self.pos_ff(x, clips) * mask
 
 
 class FeedForwardTransformer(nn.Module):
@@ -124,7 +114,8 @@ class FeedForwardTransformer(nn.Module):
         if n_symbols is not None:
             self.word_emb = nn.Embedding(n_symbols, size.d_model, padding_idx=padding_idx)
         self.pos_emb = PositionalEmbedding(size.d_model)
-        self.drop = nn.Dropout(size.dropemb)
+        self.drop = Dropout(size.dropemb)
+        self.reach = size.kernel_size // 2
         self.layers = nn.ModuleList(TransformerLayer(size) for _ in range(size.n_layers))
 
     def forward(
@@ -148,7 +139,8 @@ class FeedForwardTransformer(nn.Module):
         x = embedded + self.pos_emb(embedded.shape[1]) * mask[:, :, None]
         if condition is not None:
             x = x + condition
-        x = self.drop(x)
+        clips = lay_out(mask, self.reach, isolate_padding)
+        x = self.drop(clips.pack(x))
         for layer in self.layers:
-            x = layer(x, mask, mask if isolate_padding else None)
-        return x
+            x = layer(x, clips)
+        return clips.unpack(x)
