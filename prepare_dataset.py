@@ -6,7 +6,6 @@ Under torchrun, on several machines that share the dataset's folder, each takes 
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import sys
@@ -23,15 +22,15 @@ from common.checks import DataCheck
 from common.cli import FlagParser, flag
 from common.config import F0_METHODS, ONLY_COMPATIBLE, AudioConfig, TextConfig
 from common.distributed import Processes
-from common.filelists import Utterance
+from common.filelists import Problem, Utterance
 from common.files import check_file, check_folder
-from common.parallel import available_cores
+from common.parallel import available_cores, import_ahead
 from common.pitch import save_pitch_statistics
 from common.records import PreparationRecord
 from common.tb_dllogger import configure_console
 from common.text import TextProcessor
 from fastpitch.packing import pack_features
-from fastpitch.preparation import ClipJob, Preparation, pitch_statistics_of
+from fastpitch.preparation import ClipJob, Preparation, pitch_statistics_of, prepare_clip
 
 logger = logging.getLogger("prepare_dataset")
 
@@ -132,6 +131,8 @@ def prepare(
     begun = time.monotonic()
     text = TextProcessor(text_config)
     num_workers = min(config.n_workers, max(1, available_cores() // processes.num_local))
+    if num_workers > 1:
+        import_ahead(prepare_clip)
     preparation = Preparation(
         dataset_path=config.dataset_path,
         config=audio,
@@ -140,30 +141,47 @@ def prepare(
         f0_method=config.f0_method,
         num_workers=num_workers,
     )
+    check = DataCheck(
+        dataset_path=config.dataset_path,
+        audio=audio,
+        text=text,
+        bad_list=config.dataset_path / "bad_clips.txt",
+        n_speakers=config.n_speakers,
+        max_clip_seconds=config.max_clip_seconds,
+        skip_bad=config.skip_bad,
+        num_workers=num_workers,
+    )
 
-    def plan() -> tuple[list[Utterance], list[ClipJob]]:
-        utterances = _read_utterances(config, audio, text, num_workers)
+    def plan() -> tuple[list[Utterance], list[Problem], list[ClipJob]]:
+        _check_folders(config)
+        utterances, left_out = check.read_headers(config.wav_text_filelists)
         record = PreparationRecord(config.dataset_path)
         record.absorb_parts()
-        return utterances, preparation.plan(utterances, record)
+        return utterances, left_out, preparation.plan(utterances, record)
 
-    utterances, jobs = _from_main(processes, plan)
+    utterances, left_out, jobs = _from_main(processes, plan)
     logger.info(
         "%d clips, %d of them to do, on %d processes",
         *(len(utterances), len(jobs), num_workers * processes.world_size),
     )
     record = PreparationRecord(config.dataset_path, processes.rank)
-    own_clips = preparation.run(jobs[processes.rank :: processes.world_size], record)
-    parts = processes.gather(own_clips)
+    own_part = preparation.run(jobs[processes.rank :: processes.world_size], record)
+    parts = processes.gather(own_part)
 
     def conclude() -> None:
-        for clip in itertools.chain.from_iterable(parts):
-            record.add(clip)
-        results = {"clips": len(utterances), "prepared": len(jobs)}
+        good, problems = utterances, []
+        for clips, found in parts:
+            problems += found
+            for clip in clips:
+                record.add(clip)
+        if problems:
+            written = "what the other clips need"
+            good = check.leave_out([*left_out, *problems], utterances, written)
+        results = {"clips": len(good), "prepared": len(jobs) - len(utterances) + len(good)}
         if config.extract_pitch:
-            results |= _save_statistics(config, utterances, record)
+            results |= _save_statistics(config, good, record)
         if config.extract_mels and config.extract_pitch and not config.no_pack:
-            pack_features(utterances, config.dataset_path, audio, config.f0_method)
+            pack_features(good, config.dataset_path, audio, config.f0_method)
         results["took"] = time.monotonic() - begun
         _log(results, config.dataset_path / config.log_file)
 
@@ -200,25 +218,11 @@ def _save_statistics(
     return {"pitch_mean": statistics.mean_hz, "pitch_std": statistics.std_hz}
 
 
-def _read_utterances(
-    config: PreparationConfig, audio: AudioConfig, text: TextProcessor, num_workers: int
-) -> list[Utterance]:
+def _check_folders(config: PreparationConfig) -> None:
     if not config.dataset_path.is_dir():
         raise FileNotFoundError(f"--dataset-path {config.dataset_path}: no such folder")
     check_folder(config.dataset_path, "--dataset-path")
     check_file(config.dataset_path / config.log_file, "--log-file")
-    check = DataCheck(
-        dataset_path=config.dataset_path,
-        audio=audio,
-        text=text,
-        bad_list=config.dataset_path / "bad_clips.txt",
-        n_speakers=config.n_speakers,
-        max_clip_seconds=config.max_clip_seconds,
-        skip_bad=config.skip_bad,
-        num_workers=num_workers,
-    )
-    utterances, _ = check.read(config.wav_text_filelists)
-    return utterances
 
 
 def _log(results: dict[str, float], path: Path) -> None:

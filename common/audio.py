@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -44,18 +46,9 @@ def read_at_own_rate(path: Path | str) -> tuple[np.ndarray, int]:
     Raises:
         FileNotFoundError, ValueError: as `read_audio`
     """
-    path = Path(path)
-    if not is_file(path):
-        raise FileNotFoundError(f"{path}: no such audio file")
-    try:
-        audio, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path}: expected WAV or FLAC audio: {error.error_string}") from error
-    num_channels = audio.shape[1]
-    if num_channels != 1:
-        raise ValueError(f"{path}: expected one channel, got {num_channels}: mix it down to mono")
-    if len(audio) == 0:
-        raise ValueError(f"{path}: expected audio, got no samples: record it again or remove it")
+    with _open_audio(path) as file:
+        audio, file_rate = file.read(dtype="float32", always_2d=True), file.samplerate
+    _check_size(path, *audio.shape)
     if not np.isfinite(audio).all():
         first = int(np.argmin(np.isfinite(audio))) / file_rate
         raise ValueError(f"{path}: NaN or infinite samples, from {first:.3f} s on: export it again")
@@ -65,6 +58,37 @@ def read_at_own_rate(path: Path | str) -> tuple[np.ndarray, int]:
             f"{path}: expected samples in [-1, 1], got a peak of {peak:g}: store it as 16-bit PCM"
         )
     return np.clip(audio[:, 0], -1.0, 1.0), file_rate
+
+
+def read_header(path: Path | str) -> tuple[int, int]:
+    """Number of samples and rate in Hz of a mono WAV or FLAC file; samples are not read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not audio, not mono, or empty.
+    """
+    with _open_audio(path) as file:
+        num_samples, num_channels, file_rate = file.frames, file.channels, file.samplerate
+    _check_size(path, num_samples, num_channels)
+    return num_samples, file_rate
+
+
+@contextmanager
+def _open_audio(path: Path | str) -> Iterator[soundfile.SoundFile]:
+    if not is_file(Path(path)):
+        raise FileNotFoundError(f"{path}: no such audio file")
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path}: expected WAV or FLAC audio: {error.error_string}") from error
+
+
+def _check_size(path: Path | str, num_samples: int, num_channels: int) -> None:
+    if num_channels != 1:
+        raise ValueError(f"{path}: expected one channel, got {num_channels}: mix it down to mono")
+    if num_samples == 0:
+        raise ValueError(f"{path}: expected audio, got no samples: record it again or remove it")
 
 
 def write_wav(path: Path | str, audio: np.ndarray | Tensor, sampling_rate: int) -> None:

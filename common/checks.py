@@ -30,16 +30,22 @@ class BadDataset(ValueError):  # noqa: N818
     Args:
         problems: in the order to list them
         left_without: the lists of which nothing would be left but for these clips
+        written: what is on disk by now
     """
 
-    def __init__(self, problems: Sequence[Problem], left_without: str | None = None) -> None:
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        left_without: str | None = None,
+        written: str = "nothing",
+    ) -> None:
         self.problems = list(problems)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         advice = "Mend the files or the lists, or leave these clips out with --skip-bad."
         if left_without is not None:
             advice = f"Mend them: --skip-bad would leave no clip of the {left_without} lists."
-        super().__init__(f"{count} in the data, nothing was written:\n{lines}\n{advice}")
+        super().__init__(f"{count} in the data, {written} was written:\n{lines}\n{advice}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +79,59 @@ class DataCheck:
             BadDataset: there are problems and `skip_bad` is off, or no clip is left.
         """
         training_files, validation_files = list(training_files), list(validation_files)
+        problems, training, validation = self._find(training_files, validation_files)
+        return leave_out_bad(
+            problems,
+            training,
+            validation,
+            need_validation=bool(validation_files),
+            skip_bad=self.skip_bad,
+            bad_list=self.bad_list,
+        )
+
+    def read_headers(self, files: Sequence[Path]) -> tuple[list[Utterance], list[Problem]]:
+        """The utterances that can be used by what lists and headers say; the errors of the others.
+
+        Whoever reads the samples sees what is wrong with them (`find_faults`) and ends with
+        `leave_out`. Where there are errors to raise, they are read here: the list is complete.
+
+        Raises:
+            FileNotFoundError, BadDataset: as `read`
+        """
+        problems, utterances, _ = self._find(files, (), headers_only=True)
+        errors = [problem for problem in problems if problem.severity == "error"]
+        if errors and not self.skip_bad:
+            problems, utterances, _ = self._find(files, ())
+        return self.leave_out(problems, utterances), errors
+
+    def leave_out(
+        self, problems: Sequence[Problem], utterances: Sequence[Utterance], written: str = "nothing"
+    ) -> list[Utterance]:
+        """The utterances without errors, where clips serve one purpose.
+
+        Args:
+            written: what is on disk by now
+
+        Raises:
+            BadDataset: as `read`
+        """
+        good, _ = leave_out_bad(
+            problems,
+            utterances,
+            (),
+            need_validation=False,
+            skip_bad=self.skip_bad,
+            bad_list=self.bad_list,
+            written=written,
+        )
+        return good
+
+    def _find(
+        self,
+        training_files: Sequence[Path],
+        validation_files: Sequence[Path],
+        headers_only: bool = False,
+    ) -> tuple[list[Problem], list[Utterance], list[Utterance]]:
         training, malformed = parse_filelists(training_files, self.dataset_path, self.n_speakers)
         validation, more = parse_filelists(validation_files, self.dataset_path, self.n_speakers)
         if self.need_pitch:
@@ -86,17 +145,12 @@ class DataCheck:
             max_clip_seconds=self.max_clip_seconds,
             are_mels=self.are_mels,
             need_pitch=self.need_pitch,
+            headers_only=headers_only,
             record=PreparationRecord(self.dataset_path),
             num_workers=self.num_workers,
         )
-        return leave_out_bad(
-            [*malformed, *more, *found],
-            measured[: len(training)],
-            measured[len(training) :],
-            need_validation=bool(validation_files),
-            skip_bad=self.skip_bad,
-            bad_list=self.bad_list,
-        )
+        problems = [*malformed, *more, *found]
+        return problems, measured[: len(training)], measured[len(training) :]
 
 
 def leave_out_bad(
@@ -107,6 +161,7 @@ def leave_out_bad(
     need_validation: bool,
     skip_bad: bool,
     bad_list: Path,
+    written: str = "nothing",
 ) -> tuple[list[Utterance], list[Utterance]]:
     """The utterances without errors; warnings are logged.
 
@@ -114,6 +169,7 @@ def leave_out_bad(
         need_validation: something must be left to validate on
         skip_bad: leave the others out, instead of raising
         bad_list: file that says which are left out
+        written: what is on disk by now
 
     Raises:
         BadDataset: there are errors and `skip_bad` is off, or no clip is left
@@ -125,12 +181,13 @@ def leave_out_bad(
     if not errors:
         return list(training), list(validation)
     if not skip_bad:
-        raise BadDataset(errors)
+        raise BadDataset(errors, written=written)
     bad = {error.source for error in errors}
     good_training = [utterance for utterance in training if utterance.source not in bad]
     good_validation = [utterance for utterance in validation if utterance.source not in bad]
     if not good_training or (need_validation and not good_validation):
-        raise BadDataset(errors, left_without="validation" if good_training else "training")
+        without = "validation" if good_training else "training"
+        raise BadDataset(errors, left_without=without, written=written)
     with atomic_path(bad_list) as unfinished:
         unfinished.write_text("".join(f"{error}\n" for error in errors), encoding="utf-8")
     logger.warning("--skip-bad: %d lines are left out, listed in %s", len(bad), bad_list)
@@ -146,6 +203,7 @@ def check_utterances(
     max_clip_seconds: float = 30.0,
     are_mels: bool = False,
     need_pitch: bool = False,
+    headers_only: bool = False,
     record: PreparationRecord | None = None,
     num_workers: int = 1,
 ) -> tuple[list[Problem], list[Utterance]]:
@@ -155,6 +213,7 @@ def check_utterances(
         validation: checked as well; none of its clips may be among `utterances`.
         are_mels: what the utterances call audio are mels.
         need_pitch: pitch files must be named, be there and fit their clips.
+        headers_only: whoever reads the samples later asks `find_faults` about them.
         record: clips that it knows, unchanged, are not read again.
 
     Returns:
@@ -166,6 +225,7 @@ def check_utterances(
         audio,
         are_mels=are_mels,
         need_pitch=need_pitch,
+        headers_only=headers_only,
         record=record,
         num_workers=num_workers,
     )
@@ -173,11 +233,7 @@ def check_utterances(
     dropped: dict[str, list[Utterance]] = {}
     problems, measured = [], []
     for utterance, clip in zip(everything, facts, strict=True):
-        messages = [*clip.faults, *repeated.get(utterance.source, ())]
-        if clip.peak is not None and clip.peak < SILENT_PEAK:
-            messages.append(
-                f"silent, its peak is {clip.peak:.5f} of full scale: record it again or remove it"
-            )
+        messages = [*find_faults(clip), *repeated.get(utterance.source, ())]
         if need_pitch and utterance.pitch is None:
             messages.append("no pitch column: name pitch/x.pt after the audio")
         if clip.seconds > max_clip_seconds:
@@ -196,6 +252,16 @@ def check_utterances(
         measured.append(dataclasses.replace(utterance, **lengths))
     problems += _tell_dropped(dropped)
     return problems + _find_other_rates(everything, facts, audio.sampling_rate), measured
+
+
+def find_faults(facts: ClipFacts) -> list[str]:
+    """What is wrong with a clip, as far as it was read, whatever it is to be used for."""
+    messages = list(facts.faults)
+    if facts.peak is not None and facts.peak < SILENT_PEAK:
+        messages.append(
+            f"silent, its peak is {facts.peak:.5f} of full scale: record it again or remove it"
+        )
+    return messages
 
 
 def _find_text_fault(reading: Reading, clip: ClipFacts) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.audio import read_at_own_rate, resampled_length
+from common.audio import read_at_own_rate, read_header, resampled_length
 from common.checkpoint import load_tensors
 from common.config import F0_METHODS, AudioConfig
 from common.filelists import Utterance
@@ -37,6 +37,17 @@ class ClipFacts:
     peak: float | None = None  # of full scale; None where the samples were not read
     faults: tuple[str, ...] = ()
 
+    @classmethod
+    def from_length(cls, num_samples: int, file_rate: int, config: AudioConfig) -> ClipFacts:
+        """What the length of a clip, at its own rate, says."""
+        resampled = resampled_length(num_samples, file_rate, config.sampling_rate)
+        return cls(
+            num_frames=resampled // config.hop_length + 1,
+            seconds=num_samples / file_rate,
+            num_samples=num_samples,
+            sampling_rate=file_rate,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Examination:
@@ -44,6 +55,7 @@ class _Examination:
     pitch: Path | None
     config: AudioConfig
     is_mel: bool
+    headers_only: bool
     known: ClipFacts | None
 
 
@@ -53,6 +65,7 @@ def examine_clips(
     *,
     are_mels: bool = False,
     need_pitch: bool = False,
+    headers_only: bool = False,
     record: PreparationRecord | None = None,
     num_workers: int = 1,
 ) -> list[ClipFacts]:
@@ -60,23 +73,31 @@ def examine_clips(
 
     Args:
         are_mels: what the utterances call audio are mels.
+        headers_only: whoever reads the samples later sees what they show, with `read_clip`.
         record: audio that it knows, unchanged, is not read again.
     """
     examinations = []
     for utterance in utterances:
         clip = None if record is None or are_mels else record.find(utterance.audio)
-        known = None if clip is None else _facts(clip.num_samples, clip.sampling_rate, config)
+        known = None
+        if clip is not None:
+            known = ClipFacts.from_length(clip.num_samples, clip.sampling_rate, config)
         pitch = utterance.pitch if need_pitch else None
         if clip is not None and pitch is not None and _is_prepared(pitch, clip, config):
             pitch = None
         examinations.append(
             _Examination(
-                audio=utterance.audio, pitch=pitch, config=config, is_mel=are_mels, known=known
+                audio=utterance.audio,
+                pitch=pitch,
+                config=config,
+                is_mel=are_mels,
+                headers_only=headers_only,
+                known=known,
             )
         )
     unknown = sum(each.known is None for each in examinations)
     workers = 1
-    if unknown >= CLIPS_WORTH_PROCESSES:
+    if unknown >= CLIPS_WORTH_PROCESSES and not headers_only:
         workers = num_workers
         logger.info("reading %d clips to check them", unknown)
     results = dict(run_parallel(_examine, examinations, workers))
@@ -91,34 +112,40 @@ def _is_prepared(pitch: Path, clip: ClipRecord, config: AudioConfig) -> bool:
 def _examine(examination: _Examination) -> ClipFacts:
     facts = examination.known
     if facts is None:
-        examine = _examine_mel if examination.is_mel else _examine_audio
-        facts = examine(examination.audio, examination.config)
+        facts = _examine_file(examination)
     if examination.pitch is None or facts.faults:
         return facts
     fault = _find_pitch_fault(examination.pitch, facts.num_frames)
     return facts if fault is None else dataclasses.replace(facts, faults=(fault,))
 
 
-def _examine_audio(path: Path, config: AudioConfig) -> ClipFacts:
+def _examine_file(examination: _Examination) -> ClipFacts:
+    path, config = examination.audio, examination.config
+    if examination.is_mel:
+        return _examine_mel(path, config)
     if path.suffix == ".pt":
         fault = "a file of tensors, expected audio: mels are read with --load-mel-from-disk"
         return ClipFacts(faults=(fault,))
+    if not examination.headers_only:
+        return read_clip(path, config)[0]
+    try:
+        return ClipFacts.from_length(*read_header(path), config)
+    except (FileNotFoundError, ValueError) as error:
+        return _fault(path, error)
+
+
+def read_clip(path: Path, config: AudioConfig) -> tuple[ClipFacts, np.ndarray]:
+    """What reading a clip shows, and (T_audio,) its samples at its own rate; none after a fault."""
     try:
         audio, file_rate = read_at_own_rate(path)
     except (FileNotFoundError, ValueError) as error:
-        return ClipFacts(faults=(str(error).removeprefix(f"{path}: "),))
-    facts = _facts(len(audio), file_rate, config)
-    return dataclasses.replace(facts, peak=float(np.abs(audio).max()))
+        return _fault(path, error), np.zeros(0, np.float32)
+    facts = ClipFacts.from_length(len(audio), file_rate, config)
+    return dataclasses.replace(facts, peak=float(np.abs(audio).max())), audio
 
 
-def _facts(num_samples: int, file_rate: int, config: AudioConfig) -> ClipFacts:
-    resampled = resampled_length(num_samples, file_rate, config.sampling_rate)
-    return ClipFacts(
-        num_frames=resampled // config.hop_length + 1,
-        seconds=num_samples / file_rate,
-        num_samples=num_samples,
-        sampling_rate=file_rate,
-    )
+def _fault(path: Path, error: Exception) -> ClipFacts:
+    return ClipFacts(faults=(str(error).removeprefix(f"{path}: "),))
 
 
 def _examine_mel(path: Path, config: AudioConfig) -> ClipFacts:

@@ -49,17 +49,21 @@ def check_file(path: Path, flag: str) -> None:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends well.
 
     Readers never see half a file; when the block fails, what was at `path` stays as it was.
+
+    Args:
+        durable: wait until the file is on disk. Without, a power cut may leave it empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(TEMPORARY.format(name=path.name, unique=uuid.uuid4().hex))
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -33,8 +33,8 @@ def pitch_settings(audio: AudioConfig, method: str) -> str:
 
 def clip_key(audio: Path, dataset_path: Path) -> str:
     """What a dataset calls a clip, whether or not it is moved as a whole."""
-    audio, root = audio.absolute(), dataset_path.absolute()
-    return (audio.relative_to(root) if audio.is_relative_to(root) else audio).as_posix()
+    folder = dataset_path.absolute().as_posix().removesuffix("/")
+    return audio.absolute().as_posix().removeprefix(f"{folder}/")
 
 
 @dataclass(frozen=True, kw_only=True)

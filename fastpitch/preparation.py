@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.audio import MelSpectrogram, read_at_own_rate, resample
+from common.audio import MelSpectrogram, resample
+from common.checks import find_faults
+from common.clips import read_clip
 from common.config import AudioConfig
-from common.filelists import Utterance
+from common.filelists import Problem, Utterance
 from common.files import atomic_path
 from common.parallel import run_parallel, show_progress
 from common.pitch import PitchStatistics, estimate_pitch
@@ -31,6 +33,7 @@ class ClipJob:
     """What to make from one clip."""
 
     audio: Path
+    source: str  # "list.txt:12"
     key: str  # the clip's name in the record
     targets: Mapping[str, Path]  # feature -> file
     settings: Mapping[str, str]  # feature -> what it depends on besides the clip
@@ -61,16 +64,24 @@ class Preparation:
         jobs = (self._plan_clip(utterance, record) for utterance in utterances)
         return [job for job in jobs if job.targets]
 
-    def run(self, jobs: Sequence[ClipJob], record: PreparationRecord) -> list[ClipRecord]:
-        """Does the jobs, noting each in the record as soon as its files are written."""
+    def run(
+        self, jobs: Sequence[ClipJob], record: PreparationRecord
+    ) -> tuple[list[ClipRecord], list[Problem]]:
+        """Does the jobs, noting each in the record as soon as its files are written.
+
+        Returns:
+            What was prepared, and what is wrong with the samples of the clips that were not
+        """
         for folder in {target.parent for job in jobs for target in job.targets.values()}:
             folder.mkdir(parents=True, exist_ok=True)
         results = run_parallel(prepare_clip, jobs, self.num_workers)
-        clips = []
-        for _, clip in show_progress(results, len(jobs), "prepared"):
-            record.add(clip)
-            clips.append(clip)
-        return clips
+        clips, problems = [], {}
+        for index, (clip, found) in show_progress(results, len(jobs), "prepared"):
+            if clip is not None:
+                record.add(clip)
+                clips.append(clip)
+            problems[index] = found
+        return clips, [problem for index in sorted(problems) for problem in problems[index]]
 
     def _plan_clip(self, utterance: Utterance, record: PreparationRecord) -> ClipJob:
         num_symbols = 0
@@ -92,11 +103,12 @@ class Preparation:
         }
         return ClipJob(
             audio=utterance.audio,
+            source=utterance.source,
             key=record.key(utterance.audio),
             targets={
                 feature: path
                 for feature, path in paths.items()
-                if done.get(feature) != settings[feature] or not path.is_file()
+                if done.get(feature) != settings[feature] or not _is_written(path)
             },
             settings=settings,
             done=done,
@@ -107,11 +119,18 @@ class Preparation:
         )
 
 
-def prepare_clip(job: ClipJob) -> ClipRecord:
-    """Makes the features of one clip and writes their files."""
+def _is_written(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def prepare_clip(job: ClipJob) -> tuple[ClipRecord | None, list[Problem]]:
+    """Makes the features of one clip and writes their files; or says why they cannot be made."""
     stat = job.audio.stat()
-    at_own_rate, file_rate = read_at_own_rate(job.audio)
-    audio = resample(at_own_rate, file_rate, job.config.sampling_rate)
+    facts, at_own_rate = read_clip(job.audio, job.config)
+    faults = find_faults(facts)
+    if faults:
+        return None, [Problem(job.source, job.audio, fault) for fault in faults]
+    audio = resample(at_own_rate, facts.sampling_rate, job.config.sampling_rate)
     pitch_statistics = job.done_pitch
     if "mel" in job.targets:
         with torch.inference_mode():
@@ -126,15 +145,16 @@ def prepare_clip(job: ClipJob) -> ClipRecord:
         num_frames = len(audio) // job.config.hop_length + 1
         prior = _interpolated_prior()(num_frames, job.num_symbols)
         _save(torch.from_numpy(np.ascontiguousarray(prior)), job.targets["prior"])
-    return ClipRecord(
+    clip = ClipRecord(
         audio=job.key,
         size=stat.st_size,
         mtime_ns=stat.st_mtime_ns,
-        num_samples=len(at_own_rate),
-        sampling_rate=file_rate,
+        num_samples=facts.num_samples,
+        sampling_rate=facts.sampling_rate,
         features={**job.done, **{feature: job.settings[feature] for feature in job.targets}},
         pitch=pitch_statistics,
     )
+    return clip, []
 
 
 def pitch_statistics_of(
@@ -164,5 +184,7 @@ def _save(tensor: torch.Tensor, path: Path) -> None:
     # Saved straight to a path, the temporary name would be in the file: never the same twice.
     buffer = io.BytesIO()
     torch.save(tensor.clone(), buffer)  # a view would take its whole storage along
-    with atomic_path(path) as unfinished:
+    # Waiting for the disk would take longer than all else but pitch; what a power cut empties is
+    # seen by `_is_written` and made again.
+    with atomic_path(path, durable=False) as unfinished:
         unfinished.write_bytes(buffer.getvalue())

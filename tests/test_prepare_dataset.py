@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import prepare_dataset
@@ -117,10 +118,12 @@ def test_unchanged_work_is_skipped_and_changed_work_done_again(tmp_path):
     audio = read_audio(tmp_path / "wavs/1.wav", 22050)
     write_wav(tmp_path / "wavs/1.wav", audio[:-300], 22050)
     (tmp_path / "mels/2.pt").unlink()
+    (tmp_path / "pitch/2.pt").write_bytes(b"")  # as after a power cut
     assert prepare(filelist, *ALL_FEATURES) == 0
     third = times_of(tmp_path)
     changed = {name for name in first if first[name] != third[name]} - {"pitch_stats.json"}
-    assert changed == {"mels/1.pt", "pitch/1.pt", "alignment_priors/1.pt", "mels/2.pt"}
+    of_changed_clip = {"mels/1.pt", "pitch/1.pt", "alignment_priors/1.pt"}
+    assert changed == of_changed_clip | {"mels/2.pt", "pitch/2.pt"}
     num_frames = (len(audio) - 300) // 256 + 1
     assert torch.load(tmp_path / "mels/1.pt", weights_only=True).shape == (80, num_frames)
 
@@ -160,6 +163,51 @@ def test_bad_input_is_listed_with_exit_code_2_and_nothing_written(tmp_path, capl
     assert "2 problems in the data, nothing was written" in caplog.text
     assert "list.txt:2" in caplog.text and "list.txt:3" in caplog.text
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_samples_are_read_once(tmp_path, monkeypatch):
+    filelist = make_corpus(tmp_path)
+    read, reads = soundfile.SoundFile.read, []
+
+    def counted_read(file, *args, **kwargs):
+        reads.append(Path(file.name).name)
+        return read(file, *args, **kwargs)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted_read)
+    assert prepare(filelist, *ALL_FEATURES) == 0
+    assert sorted(reads) == ["0.wav", "1.wav", "2.wav"]
+    assert prepare(filelist, *ALL_FEATURES) == 0
+    assert len(reads) == 3
+
+
+def test_bad_samples_are_listed_together_when_the_other_clips_are_prepared(tmp_path, caplog):
+    filelist = make_corpus(tmp_path, num_clips=4)
+    write_wav(tmp_path / "wavs/1.wav", np.zeros(12000), 22050)
+    soundfile.write(tmp_path / "wavs/3.wav", np.full(12000, np.nan), 22050, subtype="FLOAT")
+    assert prepare(filelist, "--extract-mels", "--extract-pitch") == 2
+    assert "2 problems in the data, what the other clips need was written:" in caplog.text
+    assert caplog.text.index("list.txt:2: ") < caplog.text.index("list.txt:4: ")
+    assert "silent" in caplog.text and "NaN" in caplog.text
+    assert not (tmp_path / "pitch_stats.json").exists()
+    first = times_of(tmp_path)
+    assert set(first) == {f"{folder}/{i}.pt" for folder in ("mels", "pitch") for i in (0, 2)}
+
+    assert prepare(filelist, "--extract-mels", "--extract-pitch", "--skip-bad") == 0
+    second, lines = times_of(tmp_path), (tmp_path / "bad_clips.txt").read_text().splitlines()
+    assert {name: second[name] for name in first} == first
+    assert ["silent" in lines[0], "NaN" in lines[1], len(lines)] == [True, True, 2]
+    (event,) = (tmp_path / "preproc_log.json").read_text().splitlines()
+    assert json.loads(event.removeprefix("DLLL "))["data"]["clips"] == 2
+
+
+def test_clips_that_are_skipped_at_once_and_later_are_in_one_list(tmp_path):
+    filelist = make_corpus(tmp_path)
+    (tmp_path / "wavs/0.wav").unlink()
+    write_wav(tmp_path / "wavs/2.wav", np.zeros(12000), 22050)
+    assert prepare(filelist, "--extract-pitch", "--skip-bad") == 0
+    first, second = (tmp_path / "bad_clips.txt").read_text().splitlines()
+    assert "list.txt:1: " in first and "list.txt:3: " in second
+    assert load_pitch_statistics(tmp_path).mean_hz == pytest.approx(130, rel=0.02)
 
 
 def test_skip_bad_prepares_the_rest(tmp_path):
@@ -220,7 +268,7 @@ def test_a_line_in_the_log_tells_what_was_done(tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_is_continued(tmp_path, how):
-    filelist = make_corpus(tmp_path, num_clips=8, seconds=0.8)
+    filelist = make_corpus(tmp_path, num_clips=30, seconds=20)  # a second of work
     command = [sys.executable, "prepare_dataset.py", "--dataset-path", str(tmp_path)]
     command += ["--wav-text-filelists", str(filelist), "--extract-pitch", "--n-workers", "2"]
     record = tmp_path / "prepared.jsonl"
@@ -237,14 +285,14 @@ def test_an_interrupted_run_is_continued(tmp_path, how):
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in errors
     done = record.read_text().count("\n")
-    assert 1 <= done < 8
+    assert 1 <= done < 30
     assert not (tmp_path / "pitch_stats.json").exists()
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "pitch").glob("*.pt")}
     recorded = [json.loads(line)["audio"] for line in record.read_text().splitlines()]
 
     assert prepare(filelist, "--extract-pitch") == 0
-    assert len(list((tmp_path / "pitch").glob("*.pt"))) == 8
+    assert len(list((tmp_path / "pitch").glob("*.pt"))) == 30
     for audio in recorded:
         path = tmp_path / "pitch" / f"{Path(audio).stem}.pt"
         assert path.stat().st_mtime_ns == finished[path]
-    assert load_pitch_statistics(tmp_path).num_frames > 8 * 60
+    assert load_pitch_statistics(tmp_path).num_frames > 30 * 1700

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import logging
+import os
 
-from common.parallel import run_parallel, show_progress
+from common.parallel import import_ahead, run_parallel, show_progress
 
 
 def test_progress_passes_results_on_and_ends_with_a_line(caplog):
@@ -14,6 +15,12 @@ def test_progress_passes_results_on_and_ends_with_a_line(caplog):
     assert [*show_progress(results, 3, "measured")] == [(0, 3), (1, 2), (2, 1)]
     (line,) = caplog.messages
     assert line.startswith("measured 3 of 3 clips, ") and line.endswith(" 0 s left")
+
+
+def test_work_begins_on_what_was_imported_ahead():
+    import_ahead(os.path.basename)
+    results = run_parallel(os.path.basename, ["a/b", "c/d", "e/f"], num_workers=2)
+    assert dict(results) == {0: "b", 1: "d", 2: "f"}
 
 
 def test_no_clips_are_no_line(caplog):
