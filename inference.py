@@ -17,6 +17,7 @@ from common.config import AudioConfig, TextConfig
 from common.distributed import Processes
 from common.files import check_file
 from common.griffin_lim import GriffinLim
+from common.heap import keep_freed_memory
 from common.inference_config import InferenceConfig, warn_of_ignored
 from common.mels import read_mels
 from common.metrics import SpeechTimes
@@ -27,6 +28,7 @@ from common.speech_files import check_output, output_path, report, write_phrase
 from common.synthesizer import Controls, SymbolSequence, Synthesizer, Vocoder, read_texts
 from common.tb_dllogger import configure_console
 from common.text import TextProcessor
+from common.weights import prepare_weights
 from fastpitch.model import FastPitch
 from fastpitch.pitch_transform import (
     PitchTransform,
@@ -76,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_output(config)
         device = Processes(config.cuda).device
         torch.backends.cudnn.benchmark = config.cudnn_benchmark
+        keep_freed_memory()
         phrases = find_phrases(config)
         precision = Precision(config.amp, device, config.amp_dtype)
         models = load_models(config, precision)
@@ -102,6 +105,7 @@ def load_models(config: InferenceConfig, precision: Precision) -> Models:
     generator = vocoder = None
     if config.fastpitch is not None:
         generator = load_generator(config.fastpitch, device, config.ema)
+        prepare_weights(generator, precision)
     if config.vocoder is not None:
         vocoder = load_named_vocoder(config, device)
     if generator and vocoder:

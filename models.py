@@ -18,6 +18,7 @@ from common.denoiser import Denoiser, zero_mel
 from common.precision import Precision
 from common.synthesizer import Vocoder
 from common.weight_norm import WEIGHT_NORM, fold_norms
+from common.weights import prepare_weights
 from fastpitch.arg_parser import FastPitchConfig
 from fastpitch.model import FastPitch
 from fastpitch.stored import stored_config, train_setup
@@ -163,8 +164,9 @@ def vocoder_name(vocoder: NeuralVocoder) -> str:
 
 
 def laid_out(vocoder: NeuralVocoder, precision: Precision) -> SpeakingVocoder:
-    """The vocoder in the form that speaks fastest; its weights are folded and of that precision."""
-    if not isinstance(vocoder, HiFiGAN):
+    """A folded vocoder in the form that speaks fastest in a precision, and can do nothing else."""
+    if isinstance(vocoder, WaveGlow):
+        prepare_weights(vocoder.WN, precision)  # the rest is as precise as the audio
         return vocoder
     dtype = precision.dtype if precision.amp else torch.float32
     fast = ChannelsLastHiFiGAN(vocoder, dtype).eval()

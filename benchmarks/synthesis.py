@@ -6,6 +6,7 @@ Run from the repository's root: python -m benchmarks.synthesis
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import platform
@@ -25,11 +26,13 @@ from benchmarks.pitch import cpu_name
 from benchmarks.plain.speech import PlainSynthesizer
 from common.cli import FlagParser, flag
 from common.config import AudioConfig, TextConfig
+from common.heap import keep_freed_memory
 from common.phrases import one_phrase
 from common.precision import Precision
 from common.synthesizer import Controls, SymbolSequence, Synthesizer, read_texts
 from common.text import TextProcessor
 from common.weight_norm import fold_norms
+from common.weights import prepare_weights
 from fastpitch.arg_parser import FastPitchConfig
 from fastpitch.model import FastPitch
 from hifigan.arg_parser import VARIANTS, HiFiGANConfig
@@ -109,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parser.parse(argv)
     benchmark = parser.build(BenchmarkConfig, values)
     torch.set_num_threads(benchmark.threads)
+    keep_freed_memory()  # as inference.py does; the plain form gains from it, too
     generator = make_generator(parser.build(FastPitchConfig, values))
     phrases = [one_phrase(sentence, speaker=0) for sentence in SENTENCES[: benchmark.texts]]
     texts = read_texts(phrases, TextProcessor(TextConfig()), seed=0)
@@ -168,6 +172,8 @@ def make_synthesizer(generator: FastPitch, variant: str, amp: bool) -> Synthesiz
     vocoder = make_vocoder(VARIANTS[variant])
     fold_norms(vocoder)
     precision = Precision(amp, torch.device("cpu"), "bf16")
+    generator = copy.deepcopy(generator)
+    prepare_weights(generator, precision)
     return Synthesizer(
         generator,
         laid_out(vocoder, precision),
