@@ -3,35 +3,13 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import logging
-
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.compiled import compile_once
+from common.compiled import compile_once, runs_triton
 from common.precision import full_precision
-
-logger = logging.getLogger(__name__)
-
-
-def runs_kernels(like: Tensor) -> bool:
-    """Whether `fastpitch.kernels` works on such a tensor: on CUDA devices, by means of Triton."""
-    return like.is_cuda and _triton_is_installed()
-
-
-@functools.cache
-def _triton_is_installed() -> bool:
-    installed = importlib.util.find_spec("triton") is not None
-    if not installed:
-        logger.warning(
-            "Triton is not installed: alignments are searched for on the CPU, for which every step "
-            "waits; PyTorch for Linux brings it (pip install triton)"
-        )
-    return installed
 
 
 def monotonic_alignment_search(log_prob: Tensor, text_lens: Tensor, mel_lens: Tensor) -> Tensor:
@@ -54,7 +32,7 @@ def monotonic_alignment_search(log_prob: Tensor, text_lens: Tensor, mel_lens: Te
             the data refuses such clips before a training begins.
     """
     scores = log_prob.detach().float()
-    if runs_kernels(scores):
+    if runs_triton(scores):
         from fastpitch import kernels
 
         return kernels.search(scores, text_lens, mel_lens).to(log_prob)

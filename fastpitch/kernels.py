@@ -2,7 +2,7 @@
 """Alignment search and alignment loss in Triton, for CUDA: nothing is copied to the host, which
 does not wait. One program an utterance goes through the frames and holds all symbols at once.
 
-To be imported only where triton is installed, see `fastpitch.alignment.kernels_for`.
+To be imported only where triton is installed, see `common.compiled.runs_triton`.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.compiled import runs_triton
 from common.precision import full_precision
 from common.sequences import lengths_to_mask, masked_sum
-from fastpitch.alignment import runs_kernels
 from fastpitch.arg_parser import FastPitchLossConfig
 from fastpitch.model import MAX_DURATION_FRAMES, FastPitchOutput
 
@@ -74,7 +74,7 @@ def alignment_loss(log_prob: Tensor, text_lens: Tensor, mel_lens: Tensor) -> Ten
     Returns:
         () each utterance's loss divided by its number of symbols, summed over utterances
     """
-    if runs_kernels(log_prob):
+    if runs_triton(log_prob):
         from fastpitch import kernels
 
         losses = kernels.forward_sum_loss(log_prob, text_lens, mel_lens, BLANK_LOG_PROB)

@@ -36,7 +36,7 @@ RESERVED = {
     "dllogger": {"common.tb_dllogger"},
 }
 # Modules that are imported only where a library is installed that not every machine can have.
-NEEDS = {"fastpitch.kernels": "triton"}
+NEEDS = {"fastpitch.kernels": "triton", "hifigan.kernels": "triton"}
 
 
 def sources():

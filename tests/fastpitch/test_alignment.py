@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import itertools
-import sys
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from fastpitch import alignment
 from fastpitch.alignment import (
     average_over_symbols,
     durations_to_alignment,
     expand,
     monotonic_alignment_search,
-    runs_kernels,
 )
 from tests.conftest import golden
 
@@ -78,16 +75,3 @@ def test_expansion_equals_the_public_recipe(pace):
     expected = case["out"][str(pace)] if str(pace) in case["out"] else case["out"][pace]
     assert torch.equal(expanded, expected["expanded"])
     assert torch.equal(frames.sum(dim=1), expected["lens"])
-
-
-def test_that_triton_is_missing_is_said_once(monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "triton", None)  # as if it were not installed
-    alignment._triton_is_installed.cache_clear()
-    assert not alignment._triton_is_installed() and not alignment._triton_is_installed()
-    alignment._triton_is_installed.cache_clear()
-    (message,) = caplog.messages
-    assert "Triton is not installed" in message and "pip install triton" in message
-
-
-def test_on_a_cpu_no_kernels_run(caplog):
-    assert not runs_kernels(torch.zeros(1)) and not caplog.messages

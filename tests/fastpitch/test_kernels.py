@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The kernels for CUDA against what a CPU computes, on a GPU or in Triton's interpreter:
-
-TRITON_INTERPRET=1 python -m pytest tests/fastpitch/test_kernels.py
-"""
+"""The kernels of the alignment against what a CPU computes; see tests/kernels.py."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 import torch
@@ -15,14 +10,10 @@ from torch.testing import assert_close
 from fastpitch.alignment import monotonic_alignment_search
 from fastpitch.loss_function import BLANK_LOG_PROB, alignment_loss
 from tests.conftest import golden
+from tests.kernels import DEVICE
 
-pytest.importorskip("triton", reason="needs Triton, which PyTorch for CUDA brings")
-if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs a CUDA device or TRITON_INTERPRET=1", allow_module_level=True)
+from fastpitch import kernels  # isort: skip -- only where tests.kernels has found Triton
 
-from fastpitch import kernels
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SIZES = [(1, 1, 1), (4, 9, 1), (3, 30, 12), (2, 60, 31), (2, 40, 32), (2, 33, 33)]
 
 
