@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from torch.utils.data import DataLoader
 
+from common.buckets import Buckets
 from common.checkpoint import load_checkpoint
 from common.checks import DataCheck
 from common.cli import FlagParser
@@ -234,7 +235,11 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
             seed=run.seed,
             packed=packed,
         )
-        batches = EpochBatches(len(dataset), batch_size, processes, seed)
+        buckets = None
+        if seed is not None and (data.bucket or data.max_batch_frames is not None):
+            lengths = [utterance.num_frames for utterance in utterances]
+            buckets = Buckets(lengths=lengths, max_frames=data.max_batch_frames)
+        batches = EpochBatches(len(dataset), batch_size, processes, seed, buckets)
         return make_loader(dataset, batches, dataset.collate, run.num_workers, pin_memory=run.cuda)
 
     return Trainer(

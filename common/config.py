@@ -123,12 +123,25 @@ class DataConfig(ClipsConfig):
     )
     n_speakers: int = flag(1, help="number of speakers; above 1 the file lists name them")
     max_clip_seconds: float = flag(30.0, help="longer clips are refused")
+    bucket: bool = flag(
+        False,
+        help="batches of clips of like length, which have hardly any padding and so train faster; "
+        "not the default, since a step of few batches then sees clips of few lengths, other than "
+        "in the public recipe",
+    )
+    max_batch_frames: int | None = flag(
+        None,
+        help="as --bucket, with so many mel frames at most in a batch, padding included, beside at "
+        "most --batch-size clips: keeps memory and processes even (default: any number)",
+    )
     trainloader_repeats: int = flag(100, help=f"passes per worker start; {ONLY_COMPATIBLE}")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("n_speakers", "max_clip_seconds"):
             require(getattr(self, name) > 0, name, "must be positive", getattr(self, name))
+        frames = self.max_batch_frames
+        require(frames is None or frames > 0, "max_batch_frames", "must be positive", frames)
         if (self.pitch_mean is None) != (self.pitch_std is None):
             raise ValueError("--pitch-mean and --pitch-std go together: give both or neither")
         if self.pitch_std is not None:

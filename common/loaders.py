@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from common.buckets import Buckets
 from common.distributed import Processes
 from common.parallel import available_cores
 from common.signals import leave_stopping_to_parent
@@ -26,6 +28,7 @@ class EpochBatches(Sampler):
         processes: that share the epoch
         seed: of the shuffling, which leaves a last, smaller round of batches out; None keeps the
             order and every item
+        buckets: items of like length come together; None where any do
 
     Attributes:
         epoch: whose order it is
@@ -34,39 +37,88 @@ class EpochBatches(Sampler):
     """
 
     def __init__(
-        self, num_items: int, batch_size: int, processes: Processes, seed: int | None
+        self,
+        num_items: int,
+        batch_size: int,
+        processes: Processes,
+        seed: int | None,
+        buckets: Buckets | None = None,
     ) -> None:
         self.num_items = num_items
         self.batch_size = batch_size
         self.processes = processes
         self.seed = seed
+        self.buckets = buckets
         self.epoch = 0
         self.num_done = 0
+        self._planned: tuple[tuple[int, int], int, list[list[int]]] | None = None
 
     def __len__(self) -> int:
         rank, world_size = self.processes.rank, self.processes.world_size
         if self.seed is not None:
-            return max(0, self.num_items - self.num_done) // (self.batch_size * world_size)
-        return len(range(rank, -(-self.num_items // self.batch_size), world_size))
+            return len(self._left) // world_size
+        return len(range(rank, len(self._left), world_size))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = self._order()[self.num_done :]
-        for turn in range(len(self)):
-            batch = turn * self.processes.world_size + self.processes.rank
-            items = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, index) for index in items]
+        rank, world_size = self.processes.rank, self.processes.world_size
+        for batch in self._left[rank::world_size][: len(self)]:
+            yield [(self.epoch, index) for index in batch]
 
-    def _order(self) -> list[int]:
+    @property
+    def max_frames(self) -> int | None:
+        """Of a batch, padding among them; None where there may be any number."""
+        return None if self.buckets is None else self.buckets.max_frames
+
+    @property
+    def num_batches_done(self) -> int:
+        """Of all processes, those that `num_done` items filled."""
+        return self._plan()[0]
+
+    def num_done_after(self, turns: int) -> int:
+        """What `num_done` will be when each process has had so many batches more."""
+        done = self._left[: turns * self.processes.world_size]
+        return self.num_done + sum(map(len, done))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What batches depend on besides seed, epoch and data, as plain values."""
+        is_bucketed = self.buckets is not None
+        settings = {"batch_size": self.batch_size, "max_frames": self.max_frames}
+        return settings if is_bucketed else {}  # else the order is the same whatever their size
+
+    @property
+    def _left(self) -> list[list[int]]:
+        """The batches of all processes that are not done."""
+        return self._plan()[1]
+
+    def _plan(self) -> tuple[int, list[list[int]]]:
+        asked = self.epoch, self.num_done
+        if self._planned is None or self._planned[0] != asked:
+            self._planned = asked, *self._make_plan()
+        return self._planned[1:]
+
+    def _make_plan(self) -> tuple[int, list[list[int]]]:
         if self.seed is None:
-            return list(range(self.num_items))
+            return 0, self._cut(list(range(self.num_items)))
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return torch.randperm(self.num_items, generator=generator).tolist()
+        if self.buckets is None:
+            order = torch.randperm(self.num_items, generator=generator).tolist()[self.num_done :]
+            num_full = len(order) // self.batch_size * self.batch_size
+            return -(-self.num_done // self.batch_size), self._cut(order[:num_full])
+        batches = self.buckets.batches(self.batch_size, generator)
+        sizes = itertools.accumulate(map(len, batches), initial=0)
+        num_batches_done = sum(size < self.num_done for size in sizes)
+        return num_batches_done, batches[num_batches_done:]
+
+    def _cut(self, order: Sequence[int]) -> list[list[int]]:
+        starts = range(0, len(order), self.batch_size)
+        return [list(order[start : start + self.batch_size]) for start in starts]
 
 
 def largest_batch(loader: DataLoader) -> Any:
-    """A batch that no other of its size needs more memory than; the dataset's `largest_items` say
-    which items make it."""
-    items = loader.dataset.largest_items(loader.batch_sampler.batch_size)
+    """A batch that no other needs more memory than; the dataset's `largest_items` say which items
+    make it."""
+    batches = loader.batch_sampler
+    items = loader.dataset.largest_items(batches.batch_size, batches.max_frames)
     samples = {item: loader.dataset[1, item] for item in set(items)}
     return loader.collate_fn([samples[item] for item in items])
 

@@ -29,7 +29,12 @@ class OutOfMemory(RuntimeError):  # noqa: N818 -- what happened, said where it i
 
 
 def rehearse(
-    task: Task, largest_batch: Any, progress: Progress, run: RunConfig, processes: Processes
+    task: Task,
+    largest_batch: Any,
+    progress: Progress,
+    run: RunConfig,
+    processes: Processes,
+    max_frames: int | None = None,
 ) -> None:
     """Runs training steps with the largest batch, after which everything is as before.
 
@@ -41,6 +46,7 @@ def rehearse(
         progress: of the first step to come
         run: how many micro-batches are a step
         processes: that train together
+        max_frames: of `--max-batch-frames`
 
     Raises:
         OutOfMemory: a step does not fit
@@ -53,7 +59,8 @@ def rehearse(
     watch = Stopwatch(device)
     with random_state_kept(device):
         for _ in range(num_steps):
-            with explaining_short_memory("the largest batch", device, batch_advice(run)):
+            advice = batch_advice(run, max_frames)
+            with explaining_short_memory("the largest batch", device, advice):
                 task.train_step(micro_batches, progress)
     seconds = watch.seconds / num_steps / len(micro_batches)
     task.load_state_dict(state, dict.fromkeys(task.files, "the state before training"))
@@ -94,14 +101,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
-def batch_advice(run: RunConfig) -> str:
-    """What does not fit in training, and flags that make it fit."""
+def batch_advice(run: RunConfig, max_frames: int | None = None) -> str:
+    """What does not fit in training, and flags that make it fit.
+
+    Args:
+        max_frames: of `--max-batch-frames`
+    """
+    amp = "" if run.amp else "; --amp saves memory as well"
+    if max_frames is not None:
+        return (
+            f"with --max-batch-frames {max_frames}: take half of that and --grad-accumulation "
+            f"{2 * run.grad_accumulation}, or leave out the longest clips{amp}"
+        )
     what = f"with --batch-size {run.batch_size}"
     if run.batch_size == 1:
         return f"{what}: leave out the longest clips, or take a smaller model"
     fewer = run.batch_size // 2
     more = -(-run.grad_accumulation * run.batch_size // fewer)
-    amp = "" if run.amp else "; --amp saves memory as well"
     return f"{what}: take --batch-size {fewer} --grad-accumulation {more}{amp}"
 
 

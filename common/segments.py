@@ -90,7 +90,7 @@ class SegmentDataset(Dataset):
         rng = random.Random(f"{self.seed} {epoch} {index}")
         return cut_segment(whole, self.segment_length, self.audio.hop_length, rng)
 
-    def largest_items(self, count: int) -> list[int]:
+    def largest_items(self, count: int, max_frames: int | None = None) -> list[int]:
         """Items that make a batch need as much memory as any can: all segments are as long."""
         return [0] * count
 

@@ -135,14 +135,17 @@ class Trainer:
 
     def _train(self, stop: StopRequest) -> None:
         next_step = Progress(epoch=self.epoch + 1, step=self.step + 1)
-        rehearse(self.task, largest_batch(self.train_loader), next_step, self.run, self.processes)
+        max_frames = self.train_loader.batch_sampler.max_frames
+        largest = largest_batch(self.train_loader)
+        rehearse(self.task, largest, next_step, self.run, self.processes, max_frames)
+        advice = batch_advice(self.run, max_frames)
         epochs = []
         pauses = Pauses(self.run, self.processes, stop)
         last_epoch = self.run.epochs
         if self.run.epochs_this_job is not None:
             last_epoch = min(last_epoch, self.epoch + self.run.epochs_this_job)
         for epoch in range(self.epoch + 1, last_epoch + 1):
-            with explaining_short_memory("training", self.processes.device, batch_advice(self.run)):
+            with explaining_short_memory("training", self.processes.device, advice):
                 epochs.append(self._train_epoch(epoch, pauses))
             is_last = epoch == last_epoch
             losses = {}
@@ -165,17 +168,18 @@ class Trainer:
         """The means over the epoch's good steps, with those of before a resume."""
         batches = self.train_loader.batch_sampler
         batches.epoch, batches.num_done = epoch, self.clips_done
-        clips_per_step = self.run.batch_size * self.run.grad_accumulation
-        clips_per_step *= self.processes.world_size
-        num_done = -(-self.clips_done // clips_per_step)  # steps
+        batches_per_step = self.run.grad_accumulation * self.processes.world_size
+        num_done = -(-batches.num_batches_done // batches_per_step)  # steps
         num_steps = num_done + len(self.train_loader) // self.run.grad_accumulation
+        self.progress_line.steps_per_epoch = num_steps
         groups = itertools.islice(self._groups(self.train_loader), num_steps - num_done)
         self.epoch_log.begin()
         pauses.begin(self.step)
         for iteration, micro_batches in enumerate(groups, start=num_done + 1):
             self.step += 1
             shares = self.task.train_step(micro_batches, Progress(epoch=epoch, step=self.step))
-            self.clips_done += clips_per_step
+            turns = (iteration - num_done) * self.run.grad_accumulation
+            self.clips_done = batches.num_done_after(turns)
             frames = sum(self.task.num_frames(batch) for batch in micro_batches)
             self.epoch_log.add(self.step, micro_batches, shares, frames)
             is_logged = iteration % self.run.step_logs_interval == 0 or iteration == num_steps
@@ -284,6 +288,7 @@ class Trainer:
             "random_state": random_state,
             "training": {
                 "clips_done": self.clips_done,
+                "batches": self.train_loader.batch_sampler.state_dict(),
                 "epoch_log": self.epoch_log.state_dict(),
                 "bad_steps_in_a_row": self.bad_steps.in_a_row,
                 "checkpoints": self.checkpoints.state_dict(moment),
@@ -298,6 +303,12 @@ class Trainer:
             folders: that the checkpoint is in
         """
         self.clips_done = state["clips_done"]
+        batches = self.train_loader.batch_sampler.state_dict()
+        if self.clips_done and state.get("batches", {}) != batches and self.processes.is_main:
+            logger.warning(
+                "The epoch was begun with another --batch-size, --bucket or --max-batch-frames: in "
+                "what is left of it, clips may come a second time and others not at all"
+            )
         self.epoch_log.load_state_dict(state["epoch_log"])
         self.bad_steps.in_a_row = state["bad_steps_in_a_row"]
         if all(folder.resolve() == self.run.output.resolve() for folder in folders):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from common.buckets import most_expensive
 from common.config import AudioConfig, DataConfig
 from common.filelists import Utterance
 from common.sequences import pad_sequences
@@ -116,13 +117,17 @@ class FastPitchDataset(Dataset):
             self._texts[index] = self.text.prepare(self.utterances[index].text)
         return self._texts[index].encode(random.Random(f"{self.seed} {epoch} {index}"))
 
-    def largest_items(self, count: int) -> list[int]:
-        """Items that make a batch need as much memory as any can: the longest clip and, in a batch
-        of several, the longest text."""
+    def largest_items(self, count: int, max_frames: int | None = None) -> list[int]:
+        """Items that make a batch need as much memory as any can: the longest clip, or of those the
+        longest of which `max_frames` leave room for most; and, in a batch of several, the longest
+        text that may come with it."""
         frames = [utterance.num_frames for utterance in self.utterances]
         symbols = [utterance.num_symbols for utterance in self.utterances]
-        longest = [frames.index(max(frames)), symbols.index(max(symbols))]
-        return (longest + longest[:1] * count)[:count]
+        count, longest = most_expensive(frames, count, max_frames)
+        clip = frames.index(longest)
+        others = [index for index, length in enumerate(frames) if length <= longest]
+        text = max(others, key=symbols.__getitem__)
+        return ([clip, text] + [clip] * count)[:count]
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Puts samples into a batch, in their order."""

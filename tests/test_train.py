@@ -145,7 +145,15 @@ def test_number_of_workers_changes_no_result(corpus, tmp_path):
     assert_same(checkpoint(tmp_path / "none", 2), checkpoint(tmp_path / "two", 2))
 
 
-def test_features_from_disk_and_computed_ones_train_alike(corpus, tmp_path):
+@pytest.fixture
+def unpacked(corpus, tmp_path):
+    """The corpus as it is read clip by clip."""
+    return shutil.copytree(corpus, tmp_path / "corpus", ignore=shutil.ignore_patterns("packed"))
+
+
+def test_features_from_disk_and_computed_ones_train_alike(corpus, unpacked, tmp_path):
+    train.main(flags(corpus, tmp_path / "packed", 1))
+    corpus = unpacked
     train.main(flags(corpus, tmp_path / "audio", 1))
     for part in ("train", "val"):
         lines = (corpus / f"{part}.txt").read_text().replace("wavs/", "mels/")
@@ -157,7 +165,7 @@ def test_features_from_disk_and_computed_ones_train_alike(corpus, tmp_path):
     train.main(flags(corpus, tmp_path / "mels", 1, *from_mels))
     online = [f for f in flags(corpus, tmp_path / "online", 1) if f != "--load-pitch-from-disk"]
     train.main([*online, "--pitch-online-dir", str(tmp_path / "pitch")])
-    for output in ("mels", "online"):
+    for output in ("mels", "online", "packed"):
         assert_same(
             checkpoint(tmp_path / "audio", 1)["state_dict"],
             checkpoint(tmp_path / output, 1)["state_dict"],
@@ -377,11 +385,11 @@ def test_mels_without_pitch_are_refused(corpus, tmp_path, capsys):
     assert "needs --load-pitch-from-disk" in refused(arguments, capsys)
 
 
-def test_kept_pitch_that_does_not_fit_its_clip_is_computed_again(corpus, tmp_path):
+def test_kept_pitch_that_does_not_fit_its_clip_is_computed_again(unpacked, tmp_path):
     kept = tmp_path / "kept"
 
     def run(name):
-        arguments = flags(corpus, tmp_path / name, 1, "--pitch-online-dir", str(kept))
+        arguments = flags(unpacked, tmp_path / name, 1, "--pitch-online-dir", str(kept))
         arguments.remove("--load-pitch-from-disk")
         train.main(arguments)
         return losses_of(tmp_path / name, "pitch_loss")
@@ -439,3 +447,16 @@ def test_validating_a_public_checkpoint_gives_the_losses_of_the_public_recipe(sh
     expected = json.loads((golden / "expected.json").read_text())["val"]
     for name, value in expected.items():
         assert losses_of(tmp_path, f"val_{name}") == [pytest.approx(value, rel=5e-3)], name
+
+
+def test_batches_of_like_length_resume_bitwise_from_packed_features(corpus, tmp_path, capsys):
+    extra = ["--max-batch-frames", "110", "--checkpoint-every-steps", "1"]  # two clips
+    train.main(flags(corpus, tmp_path / "whole", 2, *extra))
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    (tmp_path / "parts" / "FastPitch_checkpoint_2.pt").unlink()
+    train.main(flags(corpus, tmp_path / "parts", 2, "--resume", *extra))
+    assert_same(checkpoint(tmp_path / "whole", 2), checkpoint(tmp_path / "parts", 2))
+    with pytest.raises(SystemExit) as end:
+        train.main(flags(corpus, tmp_path / "refused", 1, "--max-batch-frames", "40"))
+    assert end.value.code == 2
+    assert "--max-batch-frames 40 must not be less than" in capsys.readouterr().err

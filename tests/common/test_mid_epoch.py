@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from common.buckets import Buckets
 from common.checkpoint import load_checkpoint
 from common.checkpoint_folder import CheckpointFolder
 from common.signals import StopRequest
@@ -93,6 +94,32 @@ def test_another_batch_size_goes_on_with_the_clips_that_are_left(tmp_path):
     assert [sizes for progress, sizes in resumed.task.seen if progress.epoch == 1] == [[4], [4]]
     assert [step for step, _ in lines_of(resumed)][:2] == [(1, 2, 3), (1, 3, 3)]
     assert resumed.report.num_steps == [3, 4, 5, 6, 7], "counted on, however long an epoch is"
+
+
+# Of twelve clips, so that batches of at most 30 frames have one clip or as many as three.
+UNEVEN = Buckets(lengths=[10, 30, 11, 12, 25, 13, 14, 28, 9, 8, 29, 15], max_frames=30)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("killed_before", [3, 4, 6])
+def test_batches_of_different_sizes_resume_bitwise(tmp_path, killed_before, accumulation):
+    settings = {"buckets": UNEVEN, "batch_size": 3, "grad_accumulation": accumulation}
+    whole = trained(tmp_path / "whole", **settings)
+    sizes = [size for _, step in whole.task.seen for size in step]
+    assert len({*sizes}) == 3
+    settings |= {"checkpoint_every_steps": 1}
+    interrupted(tmp_path / "parts", killed_before, **settings)
+    resumed = fit(tmp_path / "parts", resume=True, **settings)
+    assert resumed.task.seen == whole.task.seen[killed_before - 1 :]
+    assert torch.equal(resumed.task.model.weight, whole.task.model.weight)
+    assert lines_of(resumed) == lines_of(whole)[killed_before - 1 :]
+
+
+def test_other_batches_in_the_middle_of_an_epoch_are_warned_about(tmp_path, caplog):
+    interrupted(tmp_path, 3, checkpoint_every_steps=2)
+    fit(tmp_path, resume=True, epochs=1, buckets=UNEVEN)
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("The epoch was begun with another --batch-size, --bucket or")
 
 
 class Stopping:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from common.bad_steps import TrainingFailed
+from common.buckets import Buckets
 from common.checkpoint import load_checkpoint, load_weights
 from common.config import RunConfig
 from common.distributed import Processes
@@ -44,7 +45,7 @@ class FixedNumbers(Dataset):
     def __len__(self) -> int:
         return len(self.values)
 
-    def largest_items(self, count: int) -> list[int]:
+    def largest_items(self, count: int, max_frames: int | None = None) -> list[int]:
         return [0] * count
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Path]:
@@ -169,6 +170,7 @@ def make_trainer(
     *,
     processes: Processes | None = None,
     num_validation: int = NUM_VALIDATION,
+    buckets: Buckets | None = None,
     **settings,
 ) -> Trainer:
     run = RunConfig(
@@ -184,7 +186,8 @@ def make_trainer(
     processes = processes or Processes(cuda=False)
 
     def loader(values: Tensor, seed: int | None):
-        batches = EpochBatches(len(values), run.batch_size, processes, seed)
+        own = None if seed is None else buckets
+        batches = EpochBatches(len(values), run.batch_size, processes, seed, own)
         return make_loader(
             FixedNumbers(values), batches, collate, run.num_workers, pin_memory=False
         )
