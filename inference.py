@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -38,6 +40,7 @@ from fastpitch.pitch_transform import (
     flatten,
     invert,
     shift,
+    transpose,
 )
 from models import (
     FOREIGN,
@@ -51,6 +54,8 @@ from models import (
 )
 
 logger = logging.getLogger("inference")
+
+VOICE = Path(__file__).resolve().parent / "pretrained_models" / "voice"  # as build.sh packs it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from_checkpoint=(TextConfig,),
     )
     given = parser.parse(argv)
-    config = parser.build(InferenceConfig, given)
+    config = with_own_voice(parser.build(InferenceConfig, given))
     try:
         check_output(config)
         device = Processes(config.cuda).device
@@ -97,6 +102,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except (ValueError, OSError) as error:
         parser.error(str(error))
+
+
+def with_own_voice(config: InferenceConfig) -> InferenceConfig:
+    """The same; where it names no checkpoint, with the voice that comes with the recipe, if one is
+    there."""
+    fastpitch, hifigan = VOICE / "fastpitch.pt", VOICE / "hifigan.pt"
+    is_there = fastpitch.is_file() and hifigan.is_file()
+    if config.fastpitch is not None or config.vocoder is not None or not is_there:
+        return config
+    logger.info("Speaking with the voice in %s", VOICE)
+    return dataclasses.replace(config, fastpitch=fastpitch, hifigan=hifigan)
 
 
 def load_models(config: InferenceConfig, precision: Precision) -> Models:
@@ -168,8 +184,9 @@ def find_phrases(config: InferenceConfig) -> list[Phrase]:
         check_file(output_path(phrase, config), f"{phrase.source}: output")
         if phrase.mel is None and config.fastpitch is None:
             raise ValueError(
-                "--fastpitch is missing: name a checkpoint, FastPitch_checkpoint_N.pt; only rows "
-                f"with a mel do without, and {phrase.source} has none"
+                "--fastpitch is missing: name a checkpoint, FastPitch_checkpoint_N.pt, or have a "
+                "voice in pretrained_models/voice; only rows with a mel do without, and "
+                f"{phrase.source} has none"
             )
     return phrases
 
@@ -223,6 +240,7 @@ def pitch_transform(config: InferenceConfig) -> PitchTransform:
     steps = [flatten] if config.pitch_transform_flatten else []
     steps += [invert] if config.pitch_transform_invert else []
     steps += [amplify(config.pitch_transform_amplify), shift(config.pitch_transform_shift)]
+    steps += [transpose(config.pitch_transform_semitones)]
     steps += [custom] if config.pitch_transform_custom else []
     return compose(steps)
 

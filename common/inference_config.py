@@ -20,6 +20,7 @@ CONTROLS = (  # of FastPitch
     "pitch_transform_invert",
     "pitch_transform_amplify",
     "pitch_transform_shift",
+    "pitch_transform_semitones",
     "pitch_transform_custom",
     "speaker",
 )
@@ -69,6 +70,9 @@ class InferenceConfig:
     pitch_transform_invert: bool = flag(False, help="turn rises into falls")
     pitch_transform_amplify: float = flag(1.0, help="widen (above 1) or narrow the pitch range")
     pitch_transform_shift: float = flag(0.0, help="raise or lower pitch by so many Hz")
+    pitch_transform_semitones: float = flag(
+        0.0, help="raise or lower pitch by so many semitones, 12 to an octave"
+    )
     pitch_transform_custom: bool = flag(
         False, help="apply `custom` in fastpitch/pitch_transform.py"
     )
@@ -108,7 +112,11 @@ class InferenceConfig:
             raise ValueError("give --input FILE, or --text 'one phrase', not both")
         if not 0 < self.pace < math.inf:
             raise ValueError(f"--pace must be positive, got {self.pace}")
-        for name in ("pitch_transform_amplify", "pitch_transform_shift"):
+        for name in (
+            "pitch_transform_amplify",
+            "pitch_transform_shift",
+            "pitch_transform_semitones",
+        ):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{flag_name(name)} must be finite, got {getattr(self, name)}")
         for name in ("batch_size", "repeats"):

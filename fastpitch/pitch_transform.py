@@ -40,6 +40,16 @@ def shift(hz: float) -> PitchTransform:
     return transform
 
 
+def transpose(semitones: float) -> PitchTransform:
+    """Everything higher or lower by so many semitones, as a singer would."""
+    factor = 2 ** (semitones / 12)
+
+    def transform(pitch: Tensor, text_lens: Tensor, mean_hz: float, std_hz: float) -> Tensor:
+        return pitch * factor + (factor - 1) * mean_hz / std_hz
+
+    return transform
+
+
 def custom(pitch: Tensor, text_lens: Tensor, mean_hz: float, std_hz: float) -> Tensor:
     """For `--pitch-transform-custom`: edit this. Here pitch glides from 0.5x to 1.5x its value.
 

@@ -410,6 +410,7 @@ def test_a_phrase_is_read_the_same_with_the_same_seed(checkpoint):
         ({"pitch_transform_amplify": 3.0}, [3.0, 6.0]),
         ({"pitch_transform_shift": 20.0}, [3.0, 4.0]),
         ({"pitch_transform_invert": True, "pitch_transform_shift": 20.0}, [1.0, 0.0]),
+        ({"pitch_transform_semitones": 12.0}, [12.0, 14.0]),
     ],
 )
 def test_pitch_transforms_follow_their_flags(settings, expected):

@@ -11,7 +11,7 @@ import hashlib
 import sys
 import wave
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,27 +158,42 @@ def make_corpus(sentences: Sequence[Sentence], voice: Voice, output: Path) -> in
     Raises:
         ValueError: the folder holds a corpus that this script did not make.
     """
+    left = sentences_left(sentences, voice, output)
+    speak_clips(tqdm(left, desc="speaking", unit="clip", disable=None), voice, output)
+    write_metadata(sentences, output)
+    return len(left)
+
+
+def sentences_left(sentences: Sequence[Sentence], voice: Voice, output: Path) -> list[Sentence]:
+    """Those whose clips are not there, or were spoken otherwise; errors as of `make_corpus`."""
     notes = output / FINGERPRINTS
     if (output / METADATA).exists() and not notes.exists():
         raise ValueError(
             f"{output / METADATA} was not written by this script and would be overwritten; "
             "choose another --output"
         )
-    (output / "wavs").mkdir(parents=True, exist_ok=True)
     known = dict(_read_fingerprints(notes))
-    todo = [s for s in sentences if not _is_current(s, voice, output, known)]
-    with notes.open("a", encoding="utf-8") as file:
-        for sentence in tqdm(todo, desc="speaking", unit="clip", disable=None):
+    return [each for each in sentences if not _is_current(each, voice, output, known)]
+
+
+def speak_clips(sentences: Iterable[Sentence], voice: Voice, output: Path) -> None:
+    """Speaks sentences into `output`/wavs and notes each, so that it need not be spoken again."""
+    (output / "wavs").mkdir(parents=True, exist_ok=True)
+    with (output / FINGERPRINTS).open("a", encoding="utf-8") as file:
+        for sentence in sentences:
             audio = trim_silence(voice.speak(sentence.spoken), voice.sampling_rate)
             audio = add_room_noise(audio, seed=zlib.crc32(sentence.spoken.encode()))
             with atomic_path(_wav_path(output, sentence)) as path:
                 write_wav(path, audio, voice.sampling_rate)
             file.write(f"{sentence.name}\t{_fingerprint(sentence, voice)}\n")
             file.flush()
+
+
+def write_metadata(sentences: Sequence[Sentence], output: Path) -> None:
+    """Writes `output`/metadata.csv, laid out like LJSpeech's."""
     with atomic_path(output / METADATA) as path:
         lines = [f"{s.name}|{s.text}|{s.spoken}\n" for s in sentences]
         path.write_text("".join(lines), encoding="utf-8")
-    return len(todo)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

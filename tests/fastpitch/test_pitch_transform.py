@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch.testing import assert_close
 
-from fastpitch.pitch_transform import amplify, compose, custom, flatten, invert, shift
+from fastpitch.pitch_transform import amplify, compose, custom, flatten, invert, shift, transpose
 
 PITCH = torch.tensor([[0.5, -1.0, 2.0, 0.0]])
 LENS = torch.tensor([4])
@@ -17,6 +17,13 @@ def test_each_transform_does_what_its_name_says():
     assert_close(invert(PITCH, LENS, 200.0, 50.0), -PITCH)
     assert_close(amplify(2.0)(PITCH, LENS, 200.0, 50.0), 2 * PITCH)
     assert_close(shift(25.0)(PITCH, LENS, 200.0, 50.0), PITCH + 0.5)
+
+
+def test_a_transposed_pitch_is_the_same_number_of_semitones_away_everywhere():
+    hertz = PITCH * 50.0 + 200.0
+    for semitones in (-4, 0, 7):
+        transposed = transpose(semitones)(PITCH, LENS, 200.0, 50.0) * 50.0 + 200.0
+        assert_close(12 * (transposed / hertz).log2(), torch.full_like(hertz, semitones))
 
 
 def test_transforms_apply_one_after_the_other():

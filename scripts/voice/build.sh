@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Builds a voice from a text: has the CC0 voice of the demo read it, trains FastPitch on that, then
+# HiFi-GAN, fine-tunes it on FastPitch's mels, measures the result and packs it for release.
+# Run again, it continues where it stopped. Settings are environment variables:
+#     PRESET=small TEXTS=metadata.csv OUTPUT_DIR=output/voice bash scripts/voice/build.sh
+# PRESET: tiny (tries everything, minutes on a CPU, no speech to be had), small (made for half an
+# hour on one H100), base (larger, for hours). DRY_RUN=true prints the commands and stops.
+
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+: "${PRESET:=small}"
+: "${TEXTS:=data/LJSpeech-1.1/metadata.csv}" # a sentence a line, or lines of name|text
+: "${OUTPUT_DIR:=output/voice-$PRESET}"
+: "${RELEASE_DIR:=$OUTPUT_DIR/release}"
+
+# HOURS of speech; minutes of each training, which is then stopped with a checkpoint.
+case "$PRESET" in
+  tiny)
+    : "${HOURS:=0.06}" "${NUM_TEST:=3}" "${NUM_VALIDATION:=3}"
+    : "${FASTPITCH_MINUTES:=1}" "${VOCODER_MINUTES:=1}" "${FINE_TUNING_MINUTES:=1}"
+    fastpitch_size=(--symbols-embedding-dim 64 --batch-size 4
+      --in-fft-n-layers 1 --in-fft-output-size 64 --in-fft-conv1d-filter-size 128
+      --out-fft-n-layers 1 --out-fft-output-size 64 --out-fft-conv1d-filter-size 128)
+    generator=(--variant V3 --upsample-initial-channel 32)
+    vocoder_size=(--discriminator-divisor 8 --segment-size 4096 --batch-size 4)
+    measures=(mcd durations)
+    ;;
+  small)
+    : "${HOURS:=4}" "${NUM_TEST:=100}" "${NUM_VALIDATION:=50}"
+    : "${FASTPITCH_MINUTES:=10}" "${VOCODER_MINUTES:=9}" "${FINE_TUNING_MINUTES:=4}"
+    fastpitch_size=(--symbols-embedding-dim 256 --batch-size 64
+      --in-fft-n-layers 4 --in-fft-output-size 256 --in-fft-conv1d-filter-size 1024
+      --out-fft-n-layers 6 --out-fft-output-size 256 --out-fft-conv1d-filter-size 1024)
+    generator=(--variant V2)
+    vocoder_size=(--batch-size 64)
+    measures=(words dnsmos mcd durations)
+    ;;
+  base)
+    : "${HOURS:=8}" "${NUM_TEST:=100}" "${NUM_VALIDATION:=50}"
+    : "${FASTPITCH_MINUTES:=60}" "${VOCODER_MINUTES:=240}" "${FINE_TUNING_MINUTES:=60}"
+    fastpitch_size=(--symbols-embedding-dim 192 --batch-size 64
+      --in-fft-n-layers 3 --in-fft-output-size 192 --in-fft-conv1d-filter-size 768
+      --out-fft-n-layers 5 --out-fft-output-size 192 --out-fft-conv1d-filter-size 768)
+    generator=(--variant V1)
+    vocoder_size=(--batch-size 64)
+    measures=(words dnsmos mcd durations)
+    ;;
+  *)
+    echo "build.sh: PRESET must be tiny, small or base, got $PRESET" >&2
+    exit 2
+    ;;
+esac
+
+corpus="$OUTPUT_DIR/corpus" lists="$OUTPUT_DIR/filelists"
+list() { echo "$lists/voice_audio_pitch_text_$1.txt"; }
+
+run() {
+  printf '%q ' "$@"
+  echo
+  [[ "${DRY_RUN:-false}" == true ]] || "$@"
+}
+
+# Trains for some minutes; once that is done, it is not done again.
+train_for() {
+  local name="$1" minutes="$2"
+  shift 2
+  if [[ -e "$OUTPUT_DIR/$name.done" ]]; then
+    echo "$name: done"
+    return
+  fi
+  # Asked to end, a training saves a checkpoint and says that all is well.
+  run timeout --preserve-status --signal=TERM "${minutes}m" "$@" --resume \
+    --output "$OUTPUT_DIR/$name" --epochs 1000000 --num-workers 8 "${device[@]}"
+  [[ "${DRY_RUN:-false}" == true ]] || touch "$OUTPUT_DIR/$name.done"
+}
+
+newest() { # checkpoint in a folder, of a name
+  if [[ "${DRY_RUN:-false}" == true ]]; then
+    echo "$OUTPUT_DIR/$1/$2_checkpoint_N.pt"
+  else
+    find "$OUTPUT_DIR/$1" -name "$2_checkpoint_*.pt" | sort -V | tail -n 1
+  fi
+}
+
+measure() { # name of the report, measures, then flags of inference.py
+  local name="$1" what="$2"
+  shift 2
+  read -ra what <<<"$what"
+  run python evaluate.py --input "$lists/voice_audio_text_test.txt" --dataset-path "$corpus" \
+    --fastpitch "$RELEASE_DIR/fastpitch.pt" --hifigan "$RELEASE_DIR/hifigan.pt" \
+    --output "$OUTPUT_DIR/evaluation/$name" --measures "${what[@]}" "${cuda[@]}" -- "$@"
+}
+
+source scripts/setup.sh requirements.txt # gives python
+[[ "${DRY_RUN:-false}" == true ]] || bash scripts/setup.sh requirements-demo.txt
+if [[ "${DRY_RUN:-false}" != true && " ${measures[*]} " == *" words "* ]]; then
+  bash scripts/setup.sh requirements-evaluation.txt
+fi
+cuda=() device=()
+if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  cuda=(--cuda)
+  device=(--cuda --amp --amp-dtype bf16)
+fi
+export OMP_WAIT_POLICY=PASSIVE # threads that wait leave the cores to those that work
+mkdir -p "$OUTPUT_DIR"
+
+run python -m scripts.voice.make_corpus --texts "$TEXTS" --output "$corpus" --hours "$HOURS"
+run python -m scripts.make_filelists --dataset-path "$corpus" --output "$lists" --prefix voice \
+  --test "$NUM_TEST" --validation "$NUM_VALIDATION" --text-column 2
+run python prepare_dataset.py --dataset-path "$corpus" \
+  --wav-text-filelists "$lists/voice_audio_text_train.txt" "$lists/voice_audio_text_val.txt" \
+  --extract-pitch
+
+data=(--dataset-path "$corpus" --training-files "$(list train)" --validation-files "$(list val)")
+train_for fastpitch "$FASTPITCH_MINUTES" python train.py "${data[@]}" --load-pitch-from-disk \
+  "${fastpitch_size[@]}" --optimizer lamb --learning-rate 0.1 --warmup-steps 1000 \
+  --ema-decay 0.999 --energy-conditioning --p-arpabet 1.0 --several-pronunciations first \
+  --text-cleaners english_cleaners_v2 --dur-predictor-loss-scale 0.1 \
+  --pitch-predictor-loss-scale 0.1 --kl-loss-start-epoch 10 --kl-loss-warmup-epochs 20 \
+  --validation-freq 10 --samples-freq 50 --epochs-per-checkpoint 20
+train_for vocoder "$VOCODER_MINUTES" python -m hifigan.train "${data[@]}" "${generator[@]}" \
+  "${vocoder_size[@]}" --learning-rate 0.0003 --ema-decay 0.999 --validation-interval 20 --samples-interval 100 \
+  --checkpoint-interval 20
+fastpitch="$(newest fastpitch FastPitch)"
+run python -m fastpitch.extract_mels --fastpitch "$fastpitch" --ema --load-pitch-from-disk \
+  --dataset-path "$corpus" --input-files "$(list train)" "$(list val)" \
+  --output "$OUTPUT_DIR/mels" "${cuda[@]}"
+vocoder="$(newest vocoder hifigan_gen)"
+train_for fine_tuned "$FINE_TUNING_MINUTES" python -m hifigan.train "${data[@]}" \
+  "${vocoder_size[@]}" --fine-tuning --input-mels-dir "$OUTPUT_DIR/mels" --learning-rate 0.0001 \
+  --ema-decay 0.999 --validation-interval 20 --samples-interval 100 --checkpoint-interval 20 \
+  --checkpoint-path-gen "$vocoder" --checkpoint-path-discrim "${vocoder/_gen_/_discrim_}"
+
+run python -m scripts.voice.pack --fastpitch "$fastpitch" \
+  --hifigan "$(newest fine_tuned hifigan_gen)" --output "$RELEASE_DIR"
+
+measure plain "${measures[*]}"
+if [[ " ${measures[*]} " == *" words "* ]]; then
+  for pace in 0.7 1.5; do
+    measure "pace_$pace" "words dnsmos" --pace "$pace"
+  done
+  for semitones in -4 4; do
+    measure "semitones_$semitones" "words dnsmos" --pitch-transform-semitones "$semitones"
+  done
+fi
+run python -m scripts.voice.card --release "$RELEASE_DIR" --evaluations "$OUTPUT_DIR/evaluation" \
+  --metadata "$corpus/metadata.csv"

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Packs a voice for release: averaged weights in half precision, nothing that only training needs.
+
+Run from the repository's root: python -m scripts.voice.pack --fastpitch FILE --hifigan FILE -o DIR
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from common.checkpoint import load_checkpoint, save_checkpoint
+from common.cli import FlagParser, flag
+from models import load_generator, load_vocoder
+
+logger = logging.getLogger("pack")
+
+FASTPITCH, HIFIGAN = "fastpitch.pt", "hifigan.pt"
+KEPT = ("epoch", "iteration", "config", "train_setup", "train_state")
+MEGABYTE = 1e6
+LARGEST_MEGABYTES = 45.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """Release: which models, and where to."""
+
+    fastpitch: Path = flag(help="FastPitch checkpoint")
+    hifigan: Path = flag(help="HiFi-GAN checkpoint")
+    output: Path = flag(short="-o", help="folder of the release")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes both files; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    parser = FlagParser(__doc__.splitlines()[0], PackConfig, prog="pack")
+    config = parser.build(PackConfig, parser.parse(argv))
+    try:
+        pack(config)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return 0
+
+
+def pack(config: PackConfig) -> None:
+    """Writes both models.
+
+    Raises:
+        ValueError: a file is no such model, or together they are larger than a release may be
+    """
+    fastpitch = load_checkpoint(config.fastpitch)
+    generator = load_generator(config.fastpitch, ema=bool(fastpitch.get("ema_state_dict")))
+    _write(fastpitch, "state_dict", generator.state_dict(), config.output / FASTPITCH)
+    hifigan = load_checkpoint(config.hifigan)
+    vocoder = load_vocoder(config.hifigan, ema=True)
+    _write(hifigan, "generator", vocoder.state_dict(), config.output / HIFIGAN)
+    sizes = [(config.output / name).stat().st_size / MEGABYTE for name in (FASTPITCH, HIFIGAN)]
+    logger.info("%s: %.1f MB and %.1f MB", config.output, *sizes)
+    if sum(sizes) > LARGEST_MEGABYTES:
+        raise ValueError(
+            f"together {sum(sizes):.1f} MB, more than the {LARGEST_MEGABYTES:g} MB that a release "
+            "may have: train smaller models"
+        )
+
+
+def _write(
+    checkpoint: Mapping[str, Any], name: str, weights: Mapping[str, Tensor], path: Path
+) -> None:
+    """What a model is and its weights, which are half as large."""
+    kept = {name: checkpoint[name] for name in KEPT if name in checkpoint}
+    halves = {key: w.half() if w.is_floating_point() else w for key, w in weights.items()}
+    save_checkpoint({**kept, name: halves}, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Building a voice: what is read, what is packed, what the card says, which commands are run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import get_type_hints
+
+import pytest
+import torch
+
+import hifigan.train
+import inference
+import train
+from common.audio import write_wav
+from common.cli import FlagParser
+from common.config import AudioConfig, TextConfig
+from evaluate import EvaluationConfig
+from fastpitch.extract_mels import ExtractionConfig
+from inference import InferenceConfig
+from models import load_generator, load_vocoder
+from prepare_dataset import PreparationConfig
+from scripts.make_filelists import SplitConfig
+from scripts.voice import card, make_corpus, pack
+from tests.conftest import golden
+from tests.test_scripts import run_script
+
+CONFIGS = {
+    "scripts.voice.make_corpus": [make_corpus.CorpusConfig],
+    "scripts.make_filelists": [SplitConfig],
+    "prepare_dataset": [PreparationConfig, AudioConfig, TextConfig],
+    "train": [*get_type_hints(train.Settings).values()],
+    "hifigan.train": [*get_type_hints(hifigan.train.Settings).values()],
+    "fastpitch.extract_mels": [ExtractionConfig, TextConfig],
+    "scripts.voice.pack": [pack.PackConfig],
+    "evaluate": [EvaluationConfig, AudioConfig],
+    "scripts.voice.card": [card.CardConfig],
+}
+SENTENCES = [
+    "A first sentence of good length.",
+    "Another one, for $5 and more!",
+    "Too short.",
+    "Ein Satz mit Umlauten, die niemand hier lesen könnte.",
+    "word " * 60,
+    "A first sentence of good length.",
+]
+
+
+@pytest.fixture
+def models(tmp_path):
+    """A FastPitch with averaged weights, and a HiFi-GAN."""
+    fastpitch, hifigan = golden("fastpitch_tiny"), golden("hifigan_tiny")
+    averaged = {name: 0.5 * weight for name, weight in fastpitch["state_dict"].items()}
+    setup = {"text_cleaners": ["english_cleaners_v2"], "symbol_set": "english_basic"}
+    checkpoint = {"config": fastpitch["config"], "train_setup": setup, "epoch": 7}
+    weights = {"state_dict": fastpitch["state_dict"], "ema_state_dict": averaged}
+    torch.save({**checkpoint, **weights, "optimizer": {}}, tmp_path / "f.pt")
+    vocoder = {"generator": hifigan["state_dict"], "config": hifigan["config"]}
+    setup = {"sampling_rate": 22050, "num_mels": 80, "mel_fmax": 8000.0}
+    state = {"epoch": 9, "iters_all": 90}
+    torch.save({**vocoder, "train_setup": setup, "train_state": state}, tmp_path / "h.pt")
+    return ["--fastpitch", str(tmp_path / "f.pt"), "--hifigan", str(tmp_path / "h.pt")]
+
+
+def test_a_voice_reads_what_it_can_read_each_once_and_as_the_recipe_reads_it(tmp_path):
+    (tmp_path / "texts.txt").write_text("\n".join([*SENTENCES, ""]), encoding="utf-8")
+    chosen = list(make_corpus.choose(make_corpus.read_texts(tmp_path / "texts.txt"), 1.0))
+    assert {sentence.text for sentence in chosen} == set(SENTENCES[:2])
+    spoken = {sentence.text: sentence.spoken for sentence in chosen}
+    assert spoken[SENTENCES[1]] == "another one, for five dollars and more!"
+
+
+def test_names_are_taken_from_lists_that_have_them(tmp_path):
+    (tmp_path / "metadata.csv").write_text("LJ1-1|As written.|As normalised.\nwavs/x.wav|Text.\n")
+    texts = make_corpus.read_texts(tmp_path / "metadata.csv")
+    assert texts == [("LJ1-1", "As normalised."), ("x", "Text.")]
+
+
+def test_no_more_hours_are_read_than_asked_for_and_fewer_are_part_of_more():
+    texts = [(str(n), f"This is sentence number {n} of a long row of them.") for n in range(200)]
+    few, many = ([s.text for s in make_corpus.choose(texts, hours)] for hours in (0.05, 0.1))
+    assert many[: len(few)] == few
+    characters = sum(map(len, few))
+    seconds = characters / make_corpus.CHARACTERS_PER_SECOND
+    assert 180 <= seconds < 190
+
+
+def test_a_text_that_is_not_there_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        make_corpus.main(["--texts", str(tmp_path / "no.txt"), "--output", str(tmp_path / "out")])
+    assert f"--texts {tmp_path / 'no.txt'}: no such file" in capsys.readouterr().err
+
+
+def test_a_packed_voice_speaks_with_averaged_weights_in_half_the_space(models, tmp_path):
+    release = tmp_path / "release"
+    assert pack.main([*models, "--output", str(release)]) == 0
+    generator, vocoder = (
+        load_generator(release / "fastpitch.pt"),
+        load_vocoder(release / "hifigan.pt"),
+    )
+    original = golden("fastpitch_tiny")["state_dict"]["proj.weight"]
+    torch.testing.assert_close(generator.proj.weight, (0.5 * original).half().float())
+    stored = torch.load(release / "fastpitch.pt", weights_only=True)
+    assert {*stored} == {"epoch", "config", "train_setup", "state_dict"}
+    assert {w.dtype for w in stored["state_dict"].values() if w.is_floating_point()} == {torch.half}
+    mel = generator.infer(torch.tensor([[5, 6, 7]])).mel
+    reference = load_vocoder(models[3])
+    torch.testing.assert_close(vocoder.infer(mel), reference.infer(mel), atol=2e-3, rtol=0)
+
+
+def test_a_packed_voice_speaks_where_no_checkpoint_is_named(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "VOICE", tmp_path / "voice")
+    with pytest.raises(SystemExit):
+        inference.main(["--text", "Go on.", "--output", str(tmp_path / "none.wav")])
+    pack.main([*models, "--output", str(inference.VOICE)])
+    inference.main(["--text", "Go on.", "--output", str(tmp_path / "own.wav")])
+    released = ["--fastpitch", str(inference.VOICE / "fastpitch.pt")]
+    released += ["--hifigan", str(inference.VOICE / "hifigan.pt")]
+    inference.main(["--text", "Go on.", "--output", str(tmp_path / "named.wav"), *released])
+    assert (tmp_path / "own.wav").read_bytes() == (tmp_path / "named.wav").read_bytes()
+    assert not (tmp_path / "none.wav").exists()
+
+
+def test_a_voice_that_is_too_large_is_refused(models, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pack, "LARGEST_MEGABYTES", 0.001)
+    with pytest.raises(SystemExit):
+        pack.main([*models, "--output", str(tmp_path / "release")])
+    assert "more than the 0.001 MB that a release may have" in capsys.readouterr().err
+
+
+def test_the_card_has_the_measured_numbers_and_names_the_worst_sentences(models, tmp_path):
+    release, evaluations = tmp_path / "release", tmp_path / "evaluations"
+    pack.main([*models, "--output", str(release)])
+    (tmp_path / "corpus/wavs").mkdir(parents=True)
+    write_wav(tmp_path / "corpus/wavs/a.wav", torch.zeros(22050 * 36), 22050)
+    (tmp_path / "corpus/metadata.csv").write_text("a|One.|one.\n")
+    summary = {"mean": 0.123, "low": 0.1, "high": 0.15, "num_sentences": 2}
+    sentences = [
+        {"text": "Fine.", "heard": "fine", "scores": {"wer": 0.0}},
+        {"text": "Worst of all.", "heard": "wurst", "scores": {"wer": 1.0}},
+    ]
+    for name, factor in (("plain", 1), ("pace_0.7", 2)):
+        found = {**summary, "mean": factor * summary["mean"]}
+        (evaluations / name).mkdir(parents=True)
+        report = {"summary": {"wer": {"speech": found, "recordings": None}}, "sentences": sentences}
+        (evaluations / name / "evaluation.json").write_text(json.dumps(report))
+    flags = ["--release", str(release), "--evaluations", str(evaluations)]
+    assert card.main([*flags, "--metadata", str(tmp_path / "corpus/metadata.csv")]) == 0
+    written = (release / "README.md").read_text()
+    assert "| word error rate, % | 12.3 | 10.0 to 15.0 |" in written
+    assert "| pace 0.7 | 24.6 |" in written
+    assert written.index("Worst of all.") < written.index("Fine.")
+    assert "1 sentences, 0.0 hours" in written and "7 epochs" in written and "9 epochs" in written
+
+
+def test_a_card_without_measurements_is_refused(models, tmp_path, capsys):
+    flags = ["--release", str(tmp_path), "--evaluations", str(tmp_path), "--metadata", "x"]
+    with pytest.raises(SystemExit):
+        card.main(flags)
+    assert "expected plain/evaluation.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "base"])
+def test_every_command_of_a_preset_is_one_that_its_program_takes(preset, tmp_path):
+    done = run_script("voice/build.sh", PRESET=preset, OUTPUT_DIR=str(tmp_path / "voice"))
+    assert done.returncode == 0, done.stderr
+    commands = [shlex.split(line) for line in done.stdout.splitlines()]
+    programs = [command[command.index("python") + 1 :] for command in commands]
+    names = [words[1] if words[0] == "-m" else words[0].removesuffix(".py") for words in programs]
+    assert names[:6] == [
+        *("scripts.voice.make_corpus", "scripts.make_filelists", "prepare_dataset", "train"),
+        *("hifigan.train", "fastpitch.extract_mels"),
+    ]
+    assert names[-1] == "scripts.voice.card"
+    assert names.count("evaluate") == (1 if preset == "tiny" else 5)
+    for name, words in zip(names, programs, strict=True):
+        parser = FlagParser("test", *CONFIGS[name])
+        flags = words[1 + (words[0] == "-m") :]
+        end = flags.index("--") if "--" in flags else len(flags)
+        given = parser.parse(flags[:end])
+        for config in CONFIGS[name]:
+            parser.build(config, given)
+        FlagParser("test", InferenceConfig).parse(flags[end + 1 :])
+
+
+def test_an_unknown_preset_is_refused(tmp_path):
+    done = run_script("voice/build.sh", PRESET="huge", OUTPUT_DIR=str(tmp_path / "voice"))
+    assert done.returncode == 2
+    assert "PRESET must be tiny, small or base, got huge" in done.stderr
