@@ -232,6 +232,11 @@ class RunConfig:
     )
     no_tf32: bool = flag(False, help="float32 products on GPUs are exact, and slower")
     cudnn_benchmark: bool = flag(False, help="let cuDNN search for the fastest algorithms")
+    compile: bool = flag(
+        False,
+        help="compile what a training step computes, which takes minutes at the beginning; for "
+        "GPUs: a CPU would compute padding, which it leaves out otherwise",
+    )
     ema_decay: float = flag(0.0, help="decay of the averaged weights; 0 keeps none")
     num_workers: int = flag(6, help="processes that load data")
     benchmark_epochs_num: int = flag(

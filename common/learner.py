@@ -57,7 +57,10 @@ class Learner:
         self.optimizer = make_optimizer(
             rule, model.parameters() if parameters is None else parameters
         )
-        self.wrapped = processes.wrap(model)  # gives all processes the weights of the first
+        # Compiled is only what belongs to a training step, so that `model` is saved, evaluated and
+        # averaged as it was given. What differs between batches is compiled once for all lengths.
+        compiled = torch.compile(model) if run.compile else model
+        self.wrapped = processes.wrap(compiled)  # gives all processes the weights of the first
         self.ema = ExponentialMovingAverage(model, run.ema_decay)
 
     def autocast(self) -> AbstractContextManager:

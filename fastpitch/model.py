@@ -130,23 +130,17 @@ class FastPitch(nn.Module):
         log_durations = self.duration_predictor(encoded, text_mask)
         pitch = self.pitch_predictor(encoded, text_mask)
 
-        soft, log_prob = self.attention(batch.mel, embedded, text_mask, batch.prior)
-        hard = monotonic_alignment_search(soft.log(), batch.text_lens, batch.mel_lens)
-        target = Prosody(
-            log_durations=hard.sum(dim=1).log1p(),
-            pitch=average_over_symbols(batch.pitch, hard),
-            energy=self._true_energy(batch.energy, hard),
-        )
+        alignment, target = self._align(batch, embedded, text_mask)
         encoded = encoded + self._embed(self.pitch_emb, target.pitch)
         energy = None
         if self.config.energy_conditioning:
             energy = self.energy_predictor(encoded, text_mask)
             encoded = encoded + self._embed(self.energy_emb, target.energy)
         return FastPitchOutput(
-            mel=self._decode(expand(encoded, hard), mel_mask),
+            mel=self._decode(expand(encoded, alignment.hard), mel_mask),
             predicted=Prosody(log_durations, pitch, energy),
             target=target,
-            alignment=Alignment(soft, hard, log_prob),
+            alignment=alignment,
         )
 
     @torch.no_grad()
@@ -225,6 +219,20 @@ class FastPitch(nn.Module):
             condition = self.config.speaker_emb_weight * self.speaker_emb(speaker)[:, None, :]
         embedded = self.encoder.word_emb(text)
         return embedded, self.encoder(embedded, mask, condition, isolate_padding)
+
+    @torch.compiler.disable  # a search in a loop, and precision that changes on the way
+    def _align(
+        self, batch: Batch, embedded: Tensor, text_mask: Tensor
+    ) -> tuple[Alignment, Prosody]:
+        """The alignment, and what it says of each symbol."""
+        soft, log_prob = self.attention(batch.mel, embedded, text_mask, batch.prior)
+        hard = monotonic_alignment_search(soft.log(), batch.text_lens, batch.mel_lens)
+        target = Prosody(
+            log_durations=hard.sum(dim=1).log1p(),
+            pitch=average_over_symbols(batch.pitch, hard),
+            energy=self._true_energy(batch.energy, hard),
+        )
+        return Alignment(soft, hard, log_prob), target
 
     def _decode(self, expanded: Tensor, mask: Tensor, isolate_padding: bool = False) -> Tensor:
         decoded = self.decoder(expanded, mask, isolate_padding=isolate_padding)
