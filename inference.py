@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.cli import FlagParser, flag_name
+from common.compiling import compiler_for
 from common.config import AudioConfig, TextConfig
 from common.distributed import Processes
 from common.files import check_file
@@ -46,6 +47,7 @@ from models import (
     FOREIGN,
     NeuralVocoder,
     check_same_mels,
+    compile_models,
     denoised,
     laid_out,
     load_generator,
@@ -123,7 +125,9 @@ def load_models(config: InferenceConfig, precision: Precision) -> Models:
         generator = load_generator(config.fastpitch, device, config.ema)
         prepare_weights(generator, precision)
     if config.vocoder is not None:
-        vocoder = load_named_vocoder(config, device)
+        vocoder = laid_out(load_named_vocoder(config, device), precision)
+    if config.compile:
+        compile_models(generator, vocoder, compiler_for(device))
     if generator and vocoder:
         check_same_mels(vocoder.audio, config.vocoder, generator.audio, config.fastpitch)
     trained = generator or vocoder
@@ -145,8 +149,8 @@ def load_models(config: InferenceConfig, precision: Precision) -> Models:
         )
     return Models(
         generator=generator,
-        vocoder=denoised(laid_out(vocoder, precision), config.denoising_strength),
-        vocoder_name=vocoder_name(vocoder),
+        vocoder=denoised(vocoder, config.denoising_strength),
+        vocoder_name="waveglow" if config.hifigan is None else "hifigan",
         audio=audio,
     )
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from common.checkpoint import load_checkpoint, load_weights
+from common.compiling import Compile, compile_sequences
 from common.config import AudioConfig, TextConfig, errors_naming, from_setup
 from common.denoiser import Denoiser, zero_mel
 from common.precision import Precision
@@ -172,6 +173,20 @@ def laid_out(vocoder: NeuralVocoder, precision: Precision) -> SpeakingVocoder:
     fast = ChannelsLastHiFiGAN(vocoder, dtype).eval()
     fast.audio = vocoder.audio
     return fast
+
+
+def compile_models(
+    generator: FastPitch | None, vocoder: Vocoder | None, compile_function: Compile
+) -> None:
+    """Compiles what takes most of the time of speaking: FastPitch's stacks, and HiFi-GAN."""
+    if generator is not None:
+        parts = [generator.encoder, generator.decoder]
+        parts += [generator.duration_predictor, generator.pitch_predictor]
+        parts += [generator.energy_predictor] if generator.config.energy_conditioning else []
+        for part in parts:
+            compile_sequences(part, compile_function)
+    if isinstance(vocoder, ChannelsLastHiFiGAN):
+        vocoder.compile_sizes(compile_function)
 
 
 @torch.no_grad()

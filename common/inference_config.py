@@ -86,12 +86,17 @@ class InferenceConfig:
         help="half precision of --amp: fp16 on any GPU, bf16 from Ampere on and on CPUs",
     )
     batch_size: int = flag(64, short="-bs", help="phrases at a time")
-    warmup_steps: int = flag(0, help="passes over the first batch that are not measured")
+    warmup_steps: int = flag(0, help="passes over all phrases that are not measured, at first")
     repeats: int = flag(1, help="passes over all phrases, for measuring")
     seed: int = flag(
         1234, help="seed of the choice between letters and phonemes, and of WaveGlow's noise"
     )
     log_file: Path | None = flag(None, help="DLLogger file (default: nvlog_infer.json in --output)")
+    compile: bool = flag(
+        False,
+        help="on a GPU, compile FastPitch and HiFi-GAN into CUDA graphs: the first batches of each "
+        "size take long, later ones are faster",
+    )
     cudnn_benchmark: bool = flag(False, help="let cuDNN search for the fastest algorithms")
 
     sampling_rate: int | None = flag(
@@ -137,6 +142,8 @@ class InferenceConfig:
             raise ValueError("--checkpoint-format ts: TorchScript files cannot be read, use pyt")
         if self.hifigan is not None and self.waveglow is not None:
             raise ValueError("--hifigan and --waveglow exclude each other: one vocoder is enough")
+        if self.compile and not self.cuda:
+            raise ValueError("--compile needs a GPU: add --cuda, or leave it out")
         if self.hifigan_config is not None and self.hifigan is None:
             raise ValueError("--hifigan-config has no use without --hifigan")
         for name, reason in UNAVAILABLE.items():

@@ -19,7 +19,7 @@ class Passes:
     """How often to speak everything, and how much at a time."""
 
     batch_size: int
-    warmup_steps: int = 0  # passes over the first batch that are not measured
+    warmup_steps: int = 0  # passes that are not measured, before the others
     repeats: int = 1
     seed: int
 
@@ -44,9 +44,9 @@ def speak_all(
         The times of the texts; where there are none, of the mels
     """
     batches = batches_of(inputs, passes.batch_size)
-    for _ in range(passes.warmup_steps):
-        first = [inputs[index] for index in batches[0]]
-        synthesizer.vocode(synthesizer.generate(first, controls))
+    for batch in batches * passes.warmup_steps:  # all, since each size has a first time
+        warming = [inputs[index] for index in batch]
+        synthesizer.vocode(synthesizer.generate(warming, controls))
     torch.manual_seed(passes.seed)
     times = {kind: SpeechTimes() for kind in (SymbolSequence, Tensor)}
     all_passes = [(n, batch) for n in range(passes.repeats) for batch in batches]

@@ -106,15 +106,9 @@ class Synthesizer:
         ]
         for batch in self._batches(phrases):
             spoken = self._infer([piece for _, piece in batch], controls)
-            for (n, _), mel, mel_len in zip(batch, spoken.mel, spoken.mel_lens, strict=True):
+            for (n, _), mel, mel_len in zip(batch, spoken.mel, _mel_lens(spoken), strict=True):
                 mels[n].append(mel[:, :mel_len].float())
-        whole = [torch.cat(parts, dim=1) for parts in mels]
-        if not all(bool(mel.isfinite().all()) for mel in whole):
-            raise ValueError(
-                "the model's mels hold NaN or infinite values: has its training diverged? An "
-                "earlier checkpoint, no --amp, or weaker pitch transforms may help"
-            )
-        return whole
+        return [torch.cat(parts, dim=1) for parts in mels]
 
     @torch.no_grad()
     def vocode(self, mels: Sequence[Tensor]) -> list[Tensor]:
@@ -165,6 +159,18 @@ class Synthesizer:
             if places:
                 return places[-1] + 1
         return limit
+
+
+def _mel_lens(spoken: Any) -> list[int]:
+    """Of each mel its frames, which must be numbers. The host waits for a GPU once."""
+    mel_lens, is_finite = spoken.mel_lens, spoken.mel.isfinite().all()
+    *frames, finite = torch.cat([mel_lens, is_finite[None].to(mel_lens.dtype)]).tolist()
+    if not finite:
+        raise ValueError(
+            "the model's mels hold NaN or infinite values: has its training diverged? An "
+            "earlier checkpoint, no --amp, or weaker pitch transforms may help"
+        )
+    return frames
 
 
 def speak_each(vocoder: Vocoder, mels: Sequence[Tensor]) -> list[Tensor]:

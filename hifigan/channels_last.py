@@ -4,28 +4,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.compiling import Compile, padded_count, padded_size
 from hifigan.model import OUTPUT_SLOPE, SLOPE, HiFiGAN, ResBlock1, ResBlock2, check_bands
 
 # Mels that are spoken end to end, at most: more outgrow a CPU's cache, or a GPU's memory.
 FRAMES_AT_ONCE = {"cpu": 1024, "cuda": 16384}
 
 
-class Joints:
-    """Where mels that lie end to end are parted by silent frames.
+class Joints(NamedTuple):
+    """Where mels that lie end to end are parted by silent frames."""
 
-    Args:
-        ends: (J) the frame after the last of each mel but one
-        starts: (J) the first frame of the mel after it
-    """
-
-    def __init__(self, ends: Tensor, starts: Tensor) -> None:
-        self.ends = ends
-        self.starts = starts
+    ends: Tensor  # (J) the frame after the last of a mel
+    starts: Tensor  # (J) the frame after the silence that follows
 
     def near(self, rate: int, reach: int) -> Tensor:
         """(2 * J * reach) the samples of silence that are heard across an edge, `rate` a frame"""
@@ -100,6 +96,7 @@ class ChannelsLastHiFiGAN(nn.Module):
             for blocks in generator.resblocks
         )
         self.conv_post = ChannelsLastConv(generator.conv_post, dtype)
+        self._compiled: Callable[[Tensor, Joints], Tensor] | None = None
 
     @property
     def hop_length(self) -> int:
@@ -133,6 +130,10 @@ class ChannelsLastHiFiGAN(nn.Module):
             check_bands(mel[None], self.n_mel_channels)
         return [wave for group in _groups(mels) for wave in self._speak_end_to_end(group)]
 
+    def compile_sizes(self, compile_function: Compile) -> None:
+        """Lets `infer_each` call a compiled function, with mels of few sizes."""
+        self._compiled = compile_function(self.forward)
+
     def forward(self, mel: Tensor, joints: Joints | None = None) -> Tensor:
         """(B, n_mels, T_mel) -> (B, T_audio) in [-1, 1], without meaning between mels"""
         stages = self._stages()
@@ -150,21 +151,22 @@ class ChannelsLastHiFiGAN(nn.Module):
         return x.float().tanh().flatten(1)
 
     def _speak_end_to_end(self, mels: Sequence[Tensor]) -> list[Tensor]:
-        if len(mels) == 1:
+        if self._compiled is None and len(mels) == 1:
             return [self(mels[0][None])[0]]
-        gap = max(-(-reach // rate) for rate, reach in self._stages())
-        gap = max(gap, self.conv_pre.reach)
-        parted = [part for mel in mels for part in (mel, mel.new_zeros(mel.shape[0], gap))][:-1]
-        lens = torch.tensor([mel.shape[1] for mel in mels])
-        starts = (lens + gap).cumsum(0) - lens - gap
-        edges = torch.stack([(starts + lens)[:-1], starts[1:]]).to(mels[0].device)
-        audio = self(torch.cat(parted, dim=1)[None], Joints(*edges))[0]
-        hop = self.hop_length
-        begins = (starts * hop).tolist()
-        return [
-            audio[begin : begin + mel.shape[1] * hop]
-            for begin, mel in zip(begins, mels, strict=True)
-        ]
+        row = _EndToEnd([mel.shape[1] for mel in mels], self._gap_frames())
+        if self._compiled is None:
+            audio = self(row.join(mels)[None], row.joints(mels[0].device))[0]
+        else:
+            num_frames, num_joints = padded_size(row.num_frames + row.gap), padded_count(len(mels))
+            joints = row.joints(mels[0].device, num_joints)
+            # A copy, since the next call of a CUDA graph writes to the same place.
+            audio = self._compiled(row.join(mels, num_frames)[None], joints)[0].clone()
+        return row.split(audio, self.hop_length)
+
+    def _gap_frames(self) -> int:
+        """Frames of silence after which a mel is heard nowhere."""
+        of_stages = (-(-reach // rate) for rate, reach in self._stages())
+        return max(self.conv_pre.reach, *of_stages)
 
     def _stages(self) -> Iterator[tuple[int, int]]:
         """Of each stage, samples a frame and how far what comes after the stage's input hears."""
@@ -173,6 +175,38 @@ class ChannelsLastHiFiGAN(nn.Module):
             yield rate, max([upsample.reach, *(block.reach for block in blocks)])
             rate, blocks = rate * upsample.rate, next_blocks
         yield rate, max([self.conv_post.reach, *(block.reach for block in blocks)])
+
+
+class _EndToEnd:
+    """Mels of given lengths in one row, so many silent frames between."""
+
+    def __init__(self, lens: Sequence[int], gap: int) -> None:
+        self.gap = gap
+        self.lens = lens
+        self.starts = [sum(lens[:n]) + n * gap for n in range(len(lens))]
+        self.num_frames = self.starts[-1] + lens[-1]
+
+    def join(self, mels: Sequence[Tensor], num_frames: int | None = None) -> Tensor:
+        """(n_mels, T) the row, as long as it is or as is asked for."""
+        row = mels[0].new_zeros(mels[0].shape[0], num_frames or self.num_frames)
+        for mel, start in zip(mels, self.starts, strict=True):
+            row[:, start : start + mel.shape[1]] = mel
+        return row
+
+    def joints(self, device: torch.device, num_joints: int | None = None) -> Joints:
+        """Those between mels; or so many, with the one after the last mel, and that repeatedly."""
+        ends = [start + length for start, length in zip(self.starts, self.lens, strict=True)]
+        if num_joints is None:
+            ends = ends[:-1]
+        else:
+            ends += ends[-1:] * (num_joints - len(ends))
+        after = torch.tensor(ends).to(device)
+        return Joints(after, after + self.gap)
+
+    def split(self, audio: Tensor, hop_length: int) -> list[Tensor]:
+        """(T_audio,) of each mel, of (T_audio) of the row"""
+        pairs = zip(self.starts, self.lens, strict=True)
+        return [audio[start * hop_length : (start + n) * hop_length] for start, n in pairs]
 
 
 class _Block(nn.Module):

@@ -303,6 +303,7 @@ def test_a_checkpoint_must_be_named(capsys):
         (["--text", "Hi.", "--report-mel-loss"], "--report-mel-loss cannot be used"),
         (["--text", "Hi.", "--checkpoint-format", "ts"], "TorchScript files cannot be read"),
         (["--text", "Hi.", "--amp"], "--amp needs a GPU"),
+        (["--text", "Hi.", "--compile"], "--compile needs a GPU"),
         (["--text", "Hi.", "--text-cleaners", "russian"], "russian"),
         (["--text", "Hi.", "--symbol-set", "klingon"], "klingon"),
         (
