@@ -13,12 +13,16 @@ import pytest
 import torch
 
 from common.config import AudioConfig, TextConfig
+from common.griffin_lim import GriffinLim
+from common.precision import Precision
+from common.synthesizer import speak_each
 from hifigan.arg_parser import HiFiGANConfig
 from hifigan.model import HiFiGAN
 from models import (
     check_same_mels,
     denoised,
     fastpitch_config,
+    laid_out,
     load_generator,
     load_vocoder,
     train_setup,
@@ -516,3 +520,17 @@ def test_vocoders_of_other_mels_are_told_apart():
         "the vocoder v.pt takes mels of hop_length 300, mel_fmin 50, but f.pt makes mels of "
         "hop_length 256, mel_fmin 0: "
     )
+
+
+@pytest.mark.parametrize("name", ["hifigan", "waveglow", "griffin_lim"])
+def test_each_of_several_mels_sounds_as_it_does_alone(saved, name):
+    if name == "griffin_lim":
+        vocoder = GriffinLim(AudioConfig(), iterations=2)
+    else:
+        vocoder = load_vocoder(saved(a_hifigan() if name == "hifigan" else a_waveglow()))
+        vocoder = laid_out(vocoder, Precision(False, torch.device("cpu")))
+    if name == "waveglow":
+        vocoder.sigma = 0.0  # noise differs from call to call
+    mels = [torch.randn(80, num_frames) - 4 for num_frames in (9, 4, 12, 9)]
+    for wave, mel in zip(speak_each(vocoder, mels), mels, strict=True):
+        torch.testing.assert_close(wave, vocoder.infer(mel[None])[0], atol=1e-5, rtol=1e-4)
