@@ -531,6 +531,7 @@ def test_each_of_several_mels_sounds_as_it_does_alone(saved, name):
         vocoder = laid_out(vocoder, Precision(False, torch.device("cpu")))
     if name == "waveglow":
         vocoder.sigma = 0.0  # noise differs from call to call
-    mels = [torch.randn(80, num_frames) - 4 for num_frames in (9, 4, 12, 9)]
+    num_bands = 80 if name == "griffin_lim" else vocoder.n_mel_channels
+    mels = [torch.randn(num_bands, num_frames) - 4 for num_frames in (9, 4, 12, 9)]
     for wave, mel in zip(speak_each(vocoder, mels), mels, strict=True):
         torch.testing.assert_close(wave, vocoder.infer(mel[None])[0], atol=1e-5, rtol=1e-4)
