@@ -25,7 +25,7 @@ from common.distributed import Processes
 from common.filelists import Problem, Utterance
 from common.files import check_file, check_folder
 from common.parallel import available_cores, import_ahead
-from common.pitch import save_pitch_statistics
+from common.pitch import check_f0_method, save_pitch_statistics
 from common.records import PreparationRecord
 from common.tb_dllogger import configure_console
 from common.text import TextProcessor
@@ -60,7 +60,12 @@ class PreparationConfig:
         Path("preproc_log.json"), help="DLLogger file, relative to --dataset-path"
     )
     n_speakers: int = flag(1, help="number of speakers; above 1 the file lists name them")
-    f0_method: str = flag("pyin", choices=F0_METHODS, help="how pitch is estimated")
+    f0_method: str = flag(
+        "pyin",
+        choices=F0_METHODS,
+        help="how pitch is estimated; praat and world need requirements-pitch.txt, of which "
+        "praat-parselmouth is under the GPL",
+    )
     batch_size: int = flag(1, short="-b", help=f"clips at a time; {ONLY_COMPATIBLE}")
     n_workers: int = flag(16, help="processes, at most one for each core")
     max_clip_seconds: float = flag(30.0, help="longer clips are refused")
@@ -153,7 +158,7 @@ def prepare(
     )
 
     def plan() -> tuple[list[Utterance], list[Problem], list[ClipJob]]:
-        _check_folders(config)
+        _check_start(config)
         utterances, left_out = check.read_headers(config.wav_text_filelists)
         record = PreparationRecord(config.dataset_path)
         record.absorb_parts()
@@ -218,11 +223,13 @@ def _save_statistics(
     return {"pitch_mean": statistics.mean_hz, "pitch_std": statistics.std_hz}
 
 
-def _check_folders(config: PreparationConfig) -> None:
+def _check_start(config: PreparationConfig) -> None:
     if not config.dataset_path.is_dir():
         raise FileNotFoundError(f"--dataset-path {config.dataset_path}: no such folder")
     check_folder(config.dataset_path, "--dataset-path")
     check_file(config.dataset_path / config.log_file, "--log-file")
+    if config.extract_pitch:
+        check_f0_method(config.f0_method)
 
 
 def _log(results: dict[str, float], path: Path) -> None:

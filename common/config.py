@@ -17,7 +17,7 @@ OPTIMIZERS = ("lamb", "adam", "adamw")
 FUSED_OPTIMIZERS = ("auto", "builtin", "apex")
 FUSED_OPTIMIZER_HELP = "whose optimizer: auto takes apex's on a GPU, if apex is installed"
 AMP_DTYPES = ("fp16", "bf16")
-F0_METHODS = ("pyin",)
+F0_METHODS = ("pyin", "praat", "world")
 DEFAULT_HETERONYMS = Path(__file__).resolve().parent.parent / "cmudict" / "heteronyms"
 
 ONLY_COMPATIBLE = "accepted for compatibility, has no effect"
@@ -110,7 +110,9 @@ class DataConfig(ClipsConfig):
     load_mel_from_disk: bool = flag(False, help="the file lists name mels (.pt), not audio")
     load_pitch_from_disk: bool = flag(False, help="read pitch that prepare_dataset.py extracted")
     pitch_online_method: str = flag(
-        "pyin", choices=F0_METHODS, help="how pitch is computed when it is not on disk"
+        "pyin",
+        choices=F0_METHODS,
+        help="how pitch is computed when it is not on disk (see prepare_dataset.py's --f0-method)",
     )
     pitch_online_dir: Path | None = flag(
         None, help="folder that keeps pitch computed while training"

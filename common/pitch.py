@@ -13,6 +13,12 @@ import numpy as np
 
 from common.config import F0_METHODS, AudioConfig
 from common.files import atomic_path
+from common.pitch_libraries import (
+    LIBRARIES,
+    find_with_praat,
+    find_with_world,
+    import_library,
+)
 from common.pyin import PyinSettings, pyin
 
 # Semitones from A4, 440 Hz.
@@ -33,7 +39,17 @@ def estimate_pitch(audio: np.ndarray, config: AudioConfig, method: str = "pyin")
     """
     if method not in ESTIMATORS:
         raise ValueError(f"--f0-method must be one of {', '.join(F0_METHODS)}, got {method}")
-    return ESTIMATORS[method](audio, config)
+    return ESTIMATORS[method](audio, config).astype(np.float32)
+
+
+def check_f0_method(method: str) -> None:
+    """Refuses a method whose library is missing, before work starts.
+
+    Raises:
+        ValueError: it says what to install
+    """
+    if method in LIBRARIES:
+        import_library(method)
 
 
 def _estimate_with_pyin(audio: np.ndarray, config: AudioConfig) -> np.ndarray:
@@ -44,11 +60,23 @@ def _estimate_with_pyin(audio: np.ndarray, config: AudioConfig) -> np.ndarray:
         fmin=LOWEST_PITCH_HZ,
         fmax=HIGHEST_PITCH_HZ,
     )
-    return pyin(audio, settings).astype(np.float32)
+    return pyin(audio, settings)
+
+
+def _estimate_with_praat(audio: np.ndarray, config: AudioConfig) -> np.ndarray:
+    limits = LOWEST_PITCH_HZ, HIGHEST_PITCH_HZ
+    return find_with_praat(audio, config.sampling_rate, config.hop_length, *limits)
+
+
+def _estimate_with_world(audio: np.ndarray, config: AudioConfig) -> np.ndarray:
+    limits = LOWEST_PITCH_HZ, HIGHEST_PITCH_HZ
+    return find_with_world(audio, config.sampling_rate, config.hop_length, *limits)
 
 
 ESTIMATORS: Mapping[str, Callable[[np.ndarray, AudioConfig], np.ndarray]] = {
-    "pyin": _estimate_with_pyin
+    "pyin": _estimate_with_pyin,
+    "praat": _estimate_with_praat,
+    "world": _estimate_with_world,
 }
 
 

@@ -15,7 +15,7 @@ from common.checkpoint import load_tensors
 from common.config import AudioConfig, DataConfig
 from common.filelists import Utterance
 from common.files import atomic_path
-from common.pitch import estimate_pitch
+from common.pitch import check_f0_method, estimate_pitch
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ class ClipFeatures:
     """
 
     def __init__(self, data: DataConfig, audio: AudioConfig) -> None:
+        if not data.load_pitch_from_disk:
+            check_f0_method(data.pitch_online_method)
         self.data = data
         self.audio = audio
         self.mel_spectrogram = MelSpectrogram(audio)

@@ -665,8 +665,12 @@ def imported_modules(*folders: str) -> set[str]:
         # torch.utils.tensorboard imports tensorboard for us
         ("requirements.txt", ("", *PACKAGES, "scripts/demo/"), {"tensorboard"}),
         ("requirements-demo.txt", ("scripts/demo/",), set()),
-        # tests of word errors ask whether jiwer is there
-        ("requirements-dev.txt", ("tests/",), {"pytest_xdist", "ruff", "jiwer"}),
+        # tests of word errors and of pitch ask whether these are there
+        (
+            "requirements-dev.txt",
+            ("tests/",),
+            {"pytest_xdist", "ruff", "jiwer", "praat_parselmouth", "pyworld_prebuilt"},
+        ),
     ],
 )
 def test_every_requirement_is_used(name, folders, not_imported):
@@ -688,7 +692,7 @@ def test_everything_imported_is_required():
     assert needed <= required
 
 
-@pytest.mark.parametrize("name", ["", "-demo", "-dev", "-evaluation"])
+@pytest.mark.parametrize("name", ["", "-demo", "-dev", "-evaluation", "-pitch"])
 def test_every_requirement_is_bounded_above(name):
     for line in (ROOT / f"requirements{name}.txt").read_text().splitlines():
         if line and not line.startswith("#"):

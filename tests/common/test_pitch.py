@@ -48,7 +48,7 @@ def test_clips_shorter_than_a_window_have_a_value_for_every_frame(num_samples):
 
 
 def test_an_unknown_method_is_refused_with_a_sentence():
-    with pytest.raises(ValueError, match="--f0-method must be one of pyin, got crepe"):
+    with pytest.raises(ValueError, match="must be one of pyin, praat, world, got crepe"):
         estimate_pitch(np.zeros(1000, np.float32), AudioConfig(), method="crepe")
 
 
