@@ -15,7 +15,7 @@ AUDIO = AudioConfig()
 WORDS = ("train", "quiet", "station", "early", "cold", "morning", "people", "waited", "bright")
 SHORTEST = 0.5  # of the longest clip
 WORDS_PER_SECOND = 2.5
-NUM_VOICES = 16  # different recordings, each under several names and with several texts
+NUM_VOICES = 64  # different recordings, each under several names and with several texts
 NUM_HELD_OUT = 2
 
 

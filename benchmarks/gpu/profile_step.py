@@ -84,7 +84,7 @@ class Watch:
             step()
             seconds.append(stopwatch.seconds)
         median = statistics.median(seconds)
-        self.numbers = {"ms a step": 1000 * median, "frames/s": frames / median}
+        self.numbers = {"ms a step": 1000 * median, "frames/s without loading": frames / median}
         if device.type == "cuda":
             self.numbers["GiB at most"] = torch.cuda.max_memory_allocated(device) / GIBIBYTE
 

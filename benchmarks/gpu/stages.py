@@ -21,8 +21,7 @@ NEEDS_AMPERE = "needs a CUDA device of the Ampere generation or newer"
 AMP = {
     "fp16": ("--amp",),
     "bf16": ("--amp", "--amp-dtype", "bf16"),
-    "tf32": (),
-    "fp32": (),  # of devices that have no TF32
+    "fp32": (),  # or TF32, on a GPU that has it
 }
 
 
@@ -52,7 +51,7 @@ class Model:
     flags: tuple[str, ...]  # as published
     quick_flags: tuple[str, ...]  # tiny
     task: str  # class of the task, module:name
-    checkpoint: str  # file after one epoch
+    checkpoint: str  # file after so many epochs
     clips_per_step: int = 0  # of the stage at full speed; 0 where there is none
     full_speed_flags: tuple[str, ...] = ()
 
@@ -72,8 +71,9 @@ MODELS = {
             *("--out-fft-n-layers", "1"),
         ),
         task="fastpitch.task:FastPitchTask",
-        checkpoint="FastPitch_checkpoint_1.pt",
+        checkpoint="FastPitch_checkpoint_{}.pt",
         clips_per_step=256,
+        full_speed_flags=("--bucket",),
     ),
     "HiFi-GAN": Model(
         command=("-m", "hifigan.train"),
@@ -83,7 +83,7 @@ MODELS = {
             *("--discriminator-divisor", "8", "--segment-size", "2048"),
         ),
         task="hifigan.task:HiFiGANTask",
-        checkpoint="hifigan_gen_checkpoint_1.pt",
+        checkpoint="hifigan_gen_checkpoint_{}.pt",
         clips_per_step=128,
         full_speed_flags=("--cudnn-benchmark",),
     ),
@@ -95,7 +95,7 @@ MODELS = {
             *("--wn-channels", "16", "--segment-length", "2000"),
         ),
         task="waveglow.task:WaveGlowTask",
-        checkpoint="WaveGlow_checkpoint_1.pt",
+        checkpoint="WaveGlow_checkpoint_{}.pt",
     ),
 }
 
@@ -117,16 +117,16 @@ class Plan:
         yield self._tests()
         yield self._preparation()
         for model in self.models:
-            for precision in ("fp16", "tf32", *(() if self.ampere else ("fp32",))):
-                yield self._training(model, precision)
-        for model in self.models:
-            yield self._profile(model)
+            yield self._training(model)
         for model in self.models:
             if MODELS[model].clips_per_step:
-                yield self._full_speed(model)
-        for vocoder in ("HiFi-GAN", "WaveGlow"):
-            if {"FastPitch", vocoder} <= {*self.models}:
-                yield from self._synthesis(vocoder)
+                yield from (self._full_speed(model, compiled) for compiled in (False, True))
+        if {"FastPitch", "HiFi-GAN"} <= {*self.models}:
+            for compiled in (False, True):
+                for batch_size in (1, 8) if self.cuda else (1,):
+                    yield self._speech("HiFi-GAN", batch_size, compiled)
+        if {"FastPitch", "WaveGlow"} <= {*self.models}:
+            yield self._speech("WaveGlow", 1, compiled=False)
 
     def training_command(self, model: str, precision: str, output: Path) -> tuple[str, ...]:
         """One epoch of a model."""
@@ -166,100 +166,85 @@ class Plan:
             read=lambda: Reading({}),
         )
 
-    def _training(self, model: str, precision: str) -> Stage:
-        output = self._training_output(model, precision)
-        reason = ""
-        if precision == "fp16" and not self.cuda:
-            reason = NEEDS_CUDA
-        elif precision == "tf32" and not self.ampere:
-            reason = NEEDS_AMPERE
-        return Stage(
-            name=f"train {model}, {precision}",
-            command=self.training_command(model, precision, output),
-            share=0.1,
-            read=functools.partial(read_training, output / "nvlog.json"),
-            skipped=reason,
-        )
-
-    def _profile(self, model: str) -> Stage:
-        folder = self.work / f"profile-{model}"
+    def _training(self, model: str) -> Stage:
+        folder = self.work / model
         table = self.output / f"profile_{model.lower().replace('-', '')}.txt"
         command = ("-m", "benchmarks.gpu.profile_step", MODELS[model].task, folder, table)
         return Stage(
-            name=f"profile {model}, fp16",
+            name=f"train {model}, {self.precision}",
             command=(
                 *map(str, command),
-                *self.training_command(model, "fp16", folder),
-                *("--epochs", "4" if self.quick else "1"),  # steps enough to watch
+                *self.training_command(model, self.precision, folder),
+                *("--epochs", str(self._num_epochs)),
             ),
             share=0.1,
-            read=functools.partial(read_profile, folder / "profile.json"),
-            skipped="" if self.cuda else NEEDS_CUDA,
+            read=functools.partial(read_watched_training, folder),
         )
 
-    def _full_speed(self, model: str) -> Stage:
-        folder, recipe = self.work / f"full-speed-{model}", MODELS[model]
+    def _full_speed(self, model: str, compiled: bool) -> Stage:
+        recipe = MODELS[model]
+        folder = self.work / f"full-speed-{model}{'-compiled' * compiled}"
         command = ("-m", "benchmarks.gpu.full_speed", recipe.task, folder, recipe.clips_per_step)
         return Stage(
-            name=full_speed_name(model),
+            name=full_speed_name(model, compiled),
             command=(
                 *map(str, command),
                 *self.training_command(model, "bf16", folder),
                 *("--training-files", str(self.corpus.many_files), "--epochs", "4"),
                 *("--validation-freq", "4", "--step-logs-interval", "5"),
                 *recipe.full_speed_flags,
+                *(("--compile",) if compiled else ()),
             ),
-            share=0.2,
+            share=0.25 if compiled else 0.15,
             read=functools.partial(read_full_speed, folder / "full_speed.json", "bf16"),
             skipped="" if self.ampere else NEEDS_AMPERE,
         )
 
-    def _synthesis(self, vocoder: str) -> Iterator[Stage]:
-        if not self.cuda:
-            yield self._speech(vocoder, 1, "fp32")
-            return
-        for precision in ("fp16", "bf16"):
-            for batch_size in (1, 8):
-                yield self._speech(vocoder, batch_size, precision)
-
-    def _speech(self, vocoder: str, batch_size: int, precision: str) -> Stage:
-        trained = "fp16" if self.cuda else "fp32"
+    def _speech(self, vocoder: str, batch_size: int, compiled: bool) -> Stage:
         fastpitch, checkpoint = (
-            str(self._training_output(model, trained) / MODELS[model].checkpoint)
+            str(self.work / model / MODELS[model].checkpoint.format(self._num_epochs))
             for model in ("FastPitch", vocoder)
         )
         flag = {"HiFi-GAN": "--hifigan", "WaveGlow": "--waveglow"}[vocoder]
-        output = self.work / f"speech-{vocoder}-{batch_size}-{precision}"
+        output = self.work / f"speech-{vocoder}-{batch_size}{'-compiled' * compiled}"
         times = ("0", "1") if self.quick else ("3", "10")
         return Stage(
-            name=speech_name(vocoder, batch_size, precision),
+            name=speech_name(vocoder, batch_size, self.precision, compiled),
             command=(
                 *("-m", "benchmarks.gpu.speak", fastpitch),
                 *("--input", str(self.corpus.phrases), "--output", str(output)),
                 *(flag, checkpoint, "--denoising-strength", "0.01"),
-                *("--batch-size", str(batch_size), *self._device_flags(precision)),
+                *("--batch-size", str(batch_size), *self._device_flags(self.precision)),
                 *("--warmup-steps", times[0], "--repeats", times[1]),
+                *(("--compile",) if compiled else ()),
             ),
-            share=0.1,
+            share=0.2 if compiled else 0.1,
             read=functools.partial(read_synthesis, output / "nvlog_infer.json"),
-            skipped=NEEDS_AMPERE if precision == "bf16" and not self.ampere else "",
+            skipped=NEEDS_CUDA if compiled and not self.cuda else "",
         )
 
-    def _training_output(self, model: str, precision: str) -> Path:
-        return self.work / f"{model}-{precision}"
+    @property
+    def precision(self) -> str:
+        """Of most stages."""
+        return "fp16" if self.cuda else "fp32"
+
+    @property
+    def _num_epochs(self) -> int:
+        return 4 if self.quick else 1  # steps enough to watch
 
     def _device_flags(self, precision: str) -> tuple[str, ...]:
         return (*(("--cuda",) if self.cuda else ()), *AMP[precision])
 
 
-def full_speed_name(model: str) -> str:
+def full_speed_name(model: str, compiled: bool) -> str:
     """Of the stage that trains a model as fast as it goes."""
-    return f"train {model} at full speed, bf16"
+    return f"train {model} at full speed, bf16{', compiled' * compiled}"
 
 
-def speech_name(vocoder: str, batch_size: int, precision: str) -> str:
+def speech_name(vocoder: str, batch_size: int, precision: str, compiled: bool) -> str:
     """Of the stage that speaks."""
-    return f"speak, FastPitch and {vocoder}, batch {batch_size}, {precision}"
+    how = f"batch {batch_size}, {precision}{', compiled' * compiled}"
+    return f"speak, FastPitch and {vocoder}, {how}"
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -285,22 +270,29 @@ def read_training(log: Path) -> Reading:
     losses = [event["data"]["val_loss"] for event in events if "val_loss" in event["data"]]
     if not steps or not losses or not math.isfinite(losses[-1]):
         raise ValueError(f"{len(steps)} steps were taken, then the validation loss was {losses}")
-    num_steps = steps[-1]["step"][2]
+    epoch, _, steps_per_epoch = steps[-1]["step"]
     speeds = [step["data"]["train_frames/s"] for step in steps[len(steps) // 2 :]]
     numbers = {"frames/s": statistics.median(speeds), "validation loss": losses[-1]}
+    num_steps = epoch * steps_per_epoch
     skipped = num_steps - len(steps)
     return Reading(numbers, f"{skipped} of {num_steps} steps skipped" if skipped else "")
+
+
+def read_watched_training(folder: Path) -> Reading:
+    """How fast a training was, and its steps without the loading of data; none may wait."""
+    training, step = read_training(folder / "nvlog.json"), read_profile(folder / "profile.json")
+    notes = "; ".join(filter(None, (training.note, step.note)))
+    return Reading({**training.numbers, **step.numbers}, notes)
 
 
 def read_full_speed(path: Path, precision: str) -> Reading:
     """How fast a training was, and how much of what the device can do at most."""
     summary = json.loads(path.read_text(encoding="utf-8"))
-    reading = read_training(Path(summary["log"]))
-    flops = reading.numbers["frames/s"] * summary["flops_per_frame"]
+    speed = read_training(Path(summary["log"])).numbers  # its note counts what was not logged
+    flops = speed["frames/s"] * summary["flops_per_frame"]
     peak = peak_flops(summary["device"], precision)
     numbers = {"TFLOP/s": flops / 1e12} | ({"% of peak": 100 * flops / peak} if peak else {})
-    micro_batch = f"{summary['micro_batch']} clips a micro-batch"
-    return Reading(reading.numbers | numbers, "; ".join(filter(None, [micro_batch, reading.note])))
+    return Reading({**speed, **numbers}, f"{summary['micro_batch']} clips a micro-batch")
 
 
 def read_profile(path: Path) -> Reading:
