@@ -111,11 +111,11 @@ run python -m scripts.make_filelists --dataset-path "$corpus" --output "$lists" 
   --test "$NUM_TEST" --validation "$NUM_VALIDATION" --text-column 2
 run python prepare_dataset.py --dataset-path "$corpus" \
   --wav-text-filelists "$lists/voice_audio_text_train.txt" "$lists/voice_audio_text_val.txt" \
-  --extract-pitch
+  --extract-mels --extract-pitch # both, so that they are packed: training reads them faster
 
 data=(--dataset-path "$corpus" --training-files "$(list train)" --validation-files "$(list val)")
 train_for fastpitch "$FASTPITCH_MINUTES" python train.py "${data[@]}" --load-pitch-from-disk \
-  "${fastpitch_size[@]}" --optimizer lamb --learning-rate 0.1 --warmup-steps 1000 \
+  --bucket "${fastpitch_size[@]}" --optimizer lamb --learning-rate 0.1 --warmup-steps 1000 \
   --ema-decay 0.999 --energy-conditioning --p-arpabet 1.0 --several-pronunciations first \
   --text-cleaners english_cleaners_v2 --dur-predictor-loss-scale 0.1 \
   --pitch-predictor-loss-scale 0.1 --kl-loss-start-epoch 10 --kl-loss-warmup-epochs 20 \
