@@ -51,9 +51,11 @@ from fastpitch.arg_parser import (
     FineTuningConfig,
     WatchingConfig,
 )
+from fastpitch.clip_features import FeatureSource
 from fastpitch.data_function import FastPitchDataset
 from fastpitch.model import FastPitch
 from fastpitch.packed import open_packed
+from fastpitch.preloaded import PreloadedFeatures
 from fastpitch.stored import pitch_statistics, train_setup
 from fastpitch.task import FastPitchTask
 from fastpitch.transfer import Pretrained, freeze, transfer_weights
@@ -222,7 +224,9 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
         processes=processes,
     )
 
-    packed = open_packed([*training, *validation], data, settings.audio)
+    source = find_features(settings, [*training, *validation], processes)
+    num_workers = 0 if data.preload is not None else run.num_workers
+    pin_memory = run.cuda and data.preload is None
 
     def loader(utterances: Sequence[Utterance], batch_size: int, seed: int | None) -> DataLoader:
         dataset = FastPitchDataset(
@@ -233,14 +237,14 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
             pitch_mean=data.pitch_mean,
             pitch_std=data.pitch_std,
             seed=run.seed,
-            packed=packed,
+            source=source,
         )
         buckets = None
         if seed is not None and (data.bucket or data.max_batch_frames is not None):
             lengths = [utterance.num_frames for utterance in utterances]
             buckets = Buckets(lengths=lengths, max_frames=data.max_batch_frames)
         batches = EpochBatches(len(dataset), batch_size, processes, seed, buckets)
-        return make_loader(dataset, batches, dataset.collate, run.num_workers, pin_memory=run.cuda)
+        return make_loader(dataset, batches, dataset.collate, num_workers, pin_memory)
 
     return Trainer(
         task,
@@ -250,6 +254,24 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
         processes,
         make_report(run, settings, processes),
     )
+
+
+def find_features(
+    settings: Settings, utterances: Sequence[Utterance], processes: Processes
+) -> FeatureSource | None:
+    """Where features come from, if not from each clip by itself."""
+    data = settings.data
+    if data.preload is not None and not settings.run.cuda:
+        raise ValueError(f"--preload {data.preload} needs --cuda: leave it out, or train on a GPU")
+    packed = open_packed(utterances, data, settings.audio)
+    if data.preload is None:
+        return packed
+    if packed is None:
+        raise ValueError(
+            f"--preload {data.preload} needs packed features that are up to date: run "
+            "prepare_dataset.py with --extract-mels --extract-pitch, without --no-pack"
+        )
+    return PreloadedFeatures(packed, processes.device)
 
 
 def make_model(settings: Settings, start: Start | None) -> FastPitch:

@@ -103,7 +103,7 @@ def make_ways(
         return FastPitchDataset(clips, data, AUDIO, text, **PITCH, seed=1, **more)
 
     most = config.num_workers
-    fast = dataset(utterances, data, packed=packed)
+    fast = dataset(utterances, data, source=packed)
     return [
         Way(name="plain, a file per clip", loader=loader(PlainDataset(mels, text), most)),
         Way(name="a file per clip", loader=loader(dataset(mels, from_mels), most)),

@@ -71,6 +71,11 @@ def pop_peak_memory(device: torch.device) -> dict[str, float]:
     return {"gpu_memory_gib": peak / 2**30}
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that nobody uses yet; None on a CPU, whose memory is not counted."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
 class WeightedMeans:
     """Means of named values, over calls of `add` and over all processes.
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from common.config import AudioConfig, DataConfig
 from common.filelists import Utterance
 from common.files import atomic_path
 from common.pitch import check_f0_method, estimate_pitch
+from common.sequences import pad_sequences
+from fastpitch.prior import InterpolatedPrior
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +35,48 @@ class Features(NamedTuple):
         """With the energy of the mel."""
         return cls(mel, pitch_hz, mel.norm(dim=0))
 
+    @property
+    def num_frames(self) -> int:
+        """T_mel."""
+        return self.mel.shape[1]
 
-class ClipFeatures:
+
+class FeatureSource(Protocol):
+    """Where a dataset has its features from."""
+
+    device: torch.device  # on which it pads them
+
+    def read(self, utterance: Utterance) -> Any:
+        """What `pad` needs of an utterance; knows its `num_frames`."""
+
+    def pad(self, utterances: Sequence[Any]) -> Features:
+        """Features of B utterances, padded with zeros: with B before their other dimensions."""
+
+    def pad_priors(self, mel_lens: Sequence[int], text_lens: Sequence[int]) -> Tensor:
+        """(B, T_mel, T_text) the priors over their alignments, padded with zeros."""
+
+
+class HostFeatures:
+    """What sources have in common whose features are in the host's memory."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.prior = InterpolatedPrior()
+
+    def pad(self, utterances: Sequence[Features]) -> Features:
+        """See `FeatureSource`."""
+        return Features(*map(pad_sequences, zip(*utterances, strict=True)))
+
+    def pad_priors(self, mel_lens: Sequence[int], text_lens: Sequence[int]) -> Tensor:
+        """See `FeatureSource`."""
+        priors = torch.empty(len(mel_lens), max(mel_lens), max(text_lens))
+        for padded, *size in zip(priors.numpy(), mel_lens, text_lens, strict=True):
+            self.prior.fill(padded, *size)
+        return priors
+
+
+class ClipFeatures(HostFeatures):
     """Reads or computes features clip by clip.
 
     Args:
@@ -44,6 +87,7 @@ class ClipFeatures:
     def __init__(self, data: DataConfig, audio: AudioConfig) -> None:
         if not data.load_pitch_from_disk:
             check_f0_method(data.pitch_online_method)
+        super().__init__()
         self.data = data
         self.audio = audio
         self.mel_spectrogram = MelSpectrogram(audio)

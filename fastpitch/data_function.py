@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +19,7 @@ from common.config import AudioConfig, DataConfig
 from common.filelists import Utterance
 from common.sequences import pad_sequences
 from common.text import PreparedText, TextProcessor
-from fastpitch.clip_features import ClipFeatures, Features
-from fastpitch.packed import PackedFeatures
-from fastpitch.prior import InterpolatedPrior
+from fastpitch.clip_features import ClipFeatures, FeatureSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ class Sample:
     """One utterance; shapes as in `Batch`, without B and padding."""
 
     text: Tensor
-    features: Features
+    features: Any  # as the source reads them
     speaker: int
     path: Path
 
@@ -74,7 +73,7 @@ class FastPitchDataset(Dataset):
         pitch_mean: Hz
         pitch_std: Hz
         seed: of the choice between letters and phonemes
-        packed: has the features of all utterances; None where they are to be read clip by clip
+        source: has the features of all utterances; None where they are to be read clip by clip
     """
 
     def __init__(
@@ -87,15 +86,14 @@ class FastPitchDataset(Dataset):
         pitch_mean: float,
         pitch_std: float,
         seed: int,
-        packed: PackedFeatures | None = None,
+        source: FeatureSource | None = None,
     ) -> None:
         self.utterances = utterances
-        self.features = packed or ClipFeatures(data, audio)
+        self.source = source or ClipFeatures(data, audio)
         self.text = text
         self.pitch_mean = pitch_mean
         self.pitch_std = pitch_std
         self.seed = seed
-        self.prior = InterpolatedPrior()
         self._texts: dict[int, PreparedText] = {}
 
     def __len__(self) -> int:
@@ -105,7 +103,7 @@ class FastPitchDataset(Dataset):
         utterance = self.utterances[key[1]]
         return Sample(
             text=torch.tensor(self.encode(key)),
-            features=self.features.read(utterance),
+            features=self.source.read(utterance),
             speaker=utterance.speaker,
             path=utterance.audio,
         )
@@ -132,20 +130,18 @@ class FastPitchDataset(Dataset):
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Puts samples into a batch, in their order."""
         text_lens = [len(sample.text) for sample in samples]
-        mel_lens = [sample.features.mel.shape[1] for sample in samples]
-        prior = torch.empty(len(samples), max(mel_lens), max(text_lens))
-        for padded, *size in zip(prior.numpy(), mel_lens, text_lens, strict=True):
-            self.prior.fill(padded, *size)
-        pitch_hz = pad_sequences([sample.features.pitch_hz for sample in samples])
+        mel_lens = [sample.features.num_frames for sample in samples]
+        mel, pitch_hz, energy = self.source.pad([sample.features for sample in samples])
         unvoiced = pitch_hz <= 0  # NaN is neither: such a clip must not pass for one that is
-        return Batch(
+        batch = Batch(
             text=pad_sequences([sample.text for sample in samples], self.text.padding_idx),
             text_lens=torch.tensor(text_lens),
-            mel=pad_sequences([sample.features.mel for sample in samples]),
+            mel=mel,
             mel_lens=torch.tensor(mel_lens),
             pitch=torch.where(unvoiced, 0, (pitch_hz - self.pitch_mean) / self.pitch_std),
-            energy=pad_sequences([sample.features.energy for sample in samples]),
-            prior=prior,
+            energy=energy,
+            prior=self.source.pad_priors(mel_lens, text_lens),
             speaker=torch.tensor([sample.speaker for sample in samples]),
             paths=[sample.path for sample in samples],
         )
+        return batch.to(self.source.device)

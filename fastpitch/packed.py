@@ -17,7 +17,7 @@ from torch import Tensor
 from common.config import F0_METHODS, AudioConfig, DataConfig
 from common.filelists import Utterance
 from common.records import clip_key, mel_settings, pitch_settings
-from fastpitch.clip_features import Features
+from fastpitch.clip_features import Features, HostFeatures
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class PackedIndex:
         return {"mel": self.n_mel_channels, "pitch": 1, "energy": 1}
 
 
-class PackedFeatures:
+class PackedFeatures(HostFeatures):
     """The packed features of some utterances.
 
     Args:
@@ -143,15 +143,18 @@ class PackedFeatures:
     def __init__(
         self, folder: Path, index: PackedIndex, starts: Mapping[Path, tuple[int, int]]
     ) -> None:
+        super().__init__()
         self.n_mel_channels = index.n_mel_channels
-        self.num_frames = index.num_frames
         self.starts = starts
         self._paths = {feature: folder / name for feature, name in index.files.items()}
         self._open()
 
     def read(self, utterance: Utterance) -> Features:
         """The features of an utterance: parts of the files, which are not to be changed."""
-        start, num_frames = self.starts[utterance.audio]
+        return self.at(*self.starts[utterance.audio])
+
+    def at(self, start: int, num_frames: int) -> Features:
+        """So many frames, from one on that an utterance begins with."""
         mel = self.mel[start * self.n_mel_channels : (start + num_frames) * self.n_mel_channels]
         return Features(
             mel.view(self.n_mel_channels, num_frames),

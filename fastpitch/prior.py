@@ -70,7 +70,7 @@ class InterpolatedPrior:
     def table(self, num_frames: int, num_symbols: int) -> np.ndarray:
         """What the prior of an utterance is stretched from, (frames, symbols) float32; of round
         sizes."""
-        return self._table(_rounded(num_frames, FRAMES_STEP), _rounded(num_symbols, SYMBOLS_STEP))
+        return self._table(*table_size(num_frames, num_symbols))
 
     def _table(self, num_frames: int, num_symbols: int) -> np.ndarray:
         size = (num_frames, num_symbols)
@@ -81,6 +81,11 @@ class InterpolatedPrior:
                 self._tables.popitem(last=False)
         self._tables.move_to_end(size)
         return self._tables[size]
+
+
+def table_size(num_frames: int, num_symbols: int) -> tuple[int, int]:
+    """The size of the table that the prior of an utterance is stretched from."""
+    return _rounded(num_frames, FRAMES_STEP), _rounded(num_symbols, SYMBOLS_STEP)
 
 
 def _rounded(size: int, step: int) -> int:

@@ -75,7 +75,7 @@ def utterances_in(folder, name="train.txt", are_mels=False):
 
 def batch_of(utterances, data, packed):
     statistics = {"pitch_mean": 130.0, "pitch_std": 20.0}
-    dataset = FastPitchDataset(utterances, data, AUDIO, TEXT, seed=1, packed=packed, **statistics)
+    dataset = FastPitchDataset(utterances, data, AUDIO, TEXT, seed=1, source=packed, **statistics)
     return dataset.collate([dataset[2, index] for index in range(len(utterances))])
 
 
