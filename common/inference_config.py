@@ -83,7 +83,8 @@ class InferenceConfig:
     amp_dtype: str = flag(
         "fp16",
         choices=AMP_DTYPES,
-        help="half precision of --amp: fp16 on any GPU, bf16 from Ampere on and on CPUs",
+        help="half precision of --amp: fp16 on any GPU, bf16 from Ampere on and on CPUs, of which "
+        "those with avx512_bf16 or amx_bf16 are twice as fast",
     )
     batch_size: int = flag(64, short="-bs", help="phrases at a time")
     warmup_steps: int = flag(0, help="passes over all phrases that are not measured, at first")
