@@ -56,7 +56,7 @@ class BenchmarkConfig:
     """Benchmark: how much, how often."""
 
     clips: int = flag(len(FRAMES), help="size of the batch")
-    runs: int = flag(3, help="steps that are timed; the median counts")
+    runs: int = flag(2, help="steps that are timed; the median counts")
 
     def __post_init__(self) -> None:
         if not 1 <= self.clips <= len(FRAMES):

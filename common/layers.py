@@ -110,7 +110,7 @@ class Dropout(nn.Dropout):
         """As `nn.Dropout`, with a probability that is a multiple of 1 / 65536."""
         if not self.training or self.p == 0:
             return x
-        if x.is_cuda or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
         dropped = round(self.p * 2**RANDOM_BITS)
         words = x.new_empty(-(-x.numel() * RANDOM_BITS // 64), dtype=torch.int64)

@@ -21,7 +21,7 @@ def lay_out(mask: Tensor, reach: int, isolate_padding: bool) -> PaddedClips | Pa
         reach: frames to both sides that a convolution sees
         isolate_padding: mask between two convolutions, too, see `FastPitch.infer`
     """
-    if mask.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if mask.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return PaddedClips(mask, isolate_padding)
     lens = mask.sum(dim=1).tolist()
     packed = PackedClips(lens, mask.shape[1], reach, isolate_padding)
