@@ -6,6 +6,8 @@ Run from the repository's root: python -m benchmarks.pitch [--audio FOLDER]
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import inspect
 import os
 import platform
@@ -24,8 +26,9 @@ import scipy
 from benchmarks.speech import generate_speech
 from common.audio import read_audio
 from common.cli import FlagParser, flag
-from common.config import AudioConfig
+from common.config import F0_METHODS, AudioConfig
 from common.pitch import HIGHEST_PITCH_HZ, LOWEST_PITCH_HZ, estimate_pitch
+from common.pitch_libraries import LIBRARIES
 
 # From librosa 1.0 on its default leaves out unlikely transitions.
 EXACT = (
@@ -66,19 +69,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     def librosa_pitch(clip: np.ndarray) -> np.ndarray:
         return find_with_librosa(clip, config)
 
-    def our_pitch(clip: np.ndarray) -> np.ndarray:
-        return estimate_pitch(clip, config)
-
     seconds = sum(map(len, clips)) / config.sampling_rate
     print(describe(clips, seconds, benchmark, config))
-    print("| pyin | first call, s | s of audio per s of work | ratio |")
+    print("| pitch by | first call, s | s of audio per s of work | ratio |")
     print("|---|--:|--:|--:|")
     expected, first_call, slow = measure(librosa_pitch, clips, benchmark.runs)
-    print(f"| librosa | {first_call:.2f} | {seconds / slow:.2f} | 1 |", flush=True)
-    found, first_call, fast = measure(our_pitch, clips, benchmark.runs)
-    print(f"| common/pyin.py | {first_call:.2f} | {seconds / fast:.0f} | {slow / fast:.0f} |\n")
+    print(f"| librosa's pyin | {first_call:.2f} | {seconds / slow:.2f} | 1 |", flush=True)
+    found = []
+    for method in installed_methods():
+        estimate = functools.partial(estimate_pitch, config=config, method=method)
+        pitch, first_call, fast = measure(estimate, clips, benchmark.runs)
+        print(f"| --f0-method {method} | {first_call:.2f} | {seconds / fast:.0f} ", end="")
+        print(f"| {slow / fast:.0f} |", flush=True)
+        found = found or pitch  # pyin's, which comes first
+    print()
     print(compare(np.concatenate(found), np.concatenate(expected)))
     return 0
+
+
+def installed_methods() -> list[str]:
+    """What `--f0-method` can do here: our pyin, then others whose libraries are there."""
+    return [
+        method
+        for method in F0_METHODS
+        if method not in LIBRARIES or importlib.util.find_spec(LIBRARIES[method][0])
+    ]
 
 
 def load_clips(benchmark: BenchmarkConfig, sampling_rate: int) -> list[np.ndarray]:

@@ -236,5 +236,5 @@ def test_nowhere_to_keep_compiled_code_is_no_error(tmp_path):
 def test_the_benchmark_finds_what_librosa_finds(capsys):
     assert benchmarks.pitch.main(["--seconds", "0.5", "--runs", "1"]) == 0
     table = capsys.readouterr().out
-    assert "| common/pyin.py |" in table
+    assert "| --f0-method pyin |" in table
     assert "Same voicing on 100.000% of 44 frames" in table

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from fastpitch.prior import InterpolatedPrior, beta_binomial_prior
 
@@ -89,3 +89,13 @@ def test_a_prior_goes_into_its_place_in_a_batch_with_zeros_behind_it():
 def test_an_empty_utterance_is_refused_with_a_sentence():
     with pytest.raises(ValueError, match="0 symbols"):
         InterpolatedPrior()(10, 0)
+
+
+@pytest.mark.parametrize(("num_frames", "num_symbols"), [(1, 1), (5, 3), (80, 600), (900, 100)])
+def test_the_prior_is_scipys_beta_binomial_distribution(num_frames, num_symbols):
+    frame = np.arange(1, num_frames + 1)[:, None]
+    expected = stats.betabinom.pmf(
+        np.arange(num_symbols), num_symbols, frame, num_frames + 1 - frame
+    )
+    prior = beta_binomial_prior(num_frames, num_symbols)
+    np.testing.assert_allclose(prior, expected, rtol=1e-5, atol=1e-30)
