@@ -79,11 +79,12 @@ def alignment_loss(log_prob: Tensor, text_lens: Tensor, mel_lens: Tensor) -> Ten
 
         losses = kernels.forward_sum_loss(log_prob, text_lens, mel_lens, BLANK_LOG_PROB)
     else:
-        losses = _forward_sum_loss(log_prob, text_lens, mel_lens)
+        losses = ctc_losses(log_prob, text_lens, mel_lens)
     return (losses / text_lens).sum()
 
 
-def _forward_sum_loss(log_prob: Tensor, text_lens: Tensor, mel_lens: Tensor) -> Tensor:
+def ctc_losses(log_prob: Tensor, text_lens: Tensor, mel_lens: Tensor) -> Tensor:
+    """(B) of `alignment_loss`, by PyTorch's CTC; arguments as there"""
     num_symbols = log_prob.shape[2]
     classes = F.pad(log_prob.float(), (1, 0), value=BLANK_LOG_PROB)
     real_classes = lengths_to_mask(text_lens + 1, num_symbols + 1)[:, None, :]

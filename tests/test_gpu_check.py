@@ -231,6 +231,8 @@ def test_the_arithmetic_of_transposed_convolutions_and_products_is_counted():
     work = functools.partial(torch.nn.functional.conv_transpose1d, inputs, weight, stride=2)
     assert count_flops(lambda: work().sum().backward()) == 3 * forward
     assert count_flops(lambda: torch.ones(3, 4) @ torch.ones(4, 5)) == 2 * 3 * 4 * 5
+    compiled = torch.compile(torch.nn.Linear(4, 5))
+    assert count_flops(lambda: compiled(torch.ones(3, 4))) == 2 * 3 * 4 * 5
 
 
 def test_what_a_device_can_do_is_known_by_its_name():

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -73,7 +74,7 @@ MODELS = {
         task="fastpitch.task:FastPitchTask",
         checkpoint="FastPitch_checkpoint_{}.pt",
         clips_per_step=256,
-        full_speed_flags=("--bucket",),
+        full_speed_flags=("--bucket", "--preload", "gpu"),
     ),
     "HiFi-GAN": Model(
         command=("-m", "hifigan.train"),
@@ -115,6 +116,7 @@ class Plan:
     def stages(self) -> Iterator[Stage]:
         """In the order in which they need each other."""
         yield self._tests()
+        yield self._kernels()
         yield self._preparation()
         for model in self.models:
             yield self._training(model)
@@ -153,13 +155,24 @@ class Plan:
             skipped="" if self.cuda else NEEDS_CUDA,
         )
 
+    def _kernels(self) -> Stage:
+        path = self.work / "kernels.json"
+        reason = "needs Triton, which PyTorch for CUDA on Linux brings"
+        return Stage(
+            name="kernels in Triton",
+            command=("-m", "benchmarks.gpu.kernels", str(path)),
+            share=0.1,
+            read=lambda: Reading(json.loads(path.read_text(encoding="utf-8"))),
+            skipped=NEEDS_CUDA if not self.cuda else "" if find_spec("triton") else reason,
+        )
+
     def _preparation(self) -> Stage:
         lists = (str(self.corpus.many_files), str(self.corpus.validation_files))
         return Stage(
             name="prepare the corpus",
             command=(
                 *("prepare_dataset.py", "--dataset-path", str(self.corpus.folder)),
-                *("--wav-text-filelists", *lists, "--extract-pitch"),
+                *("--wav-text-filelists", *lists, "--extract-mels", "--extract-pitch"),
                 *("--n-workers", "1" if self.quick else "8"),
             ),
             share=0.1,

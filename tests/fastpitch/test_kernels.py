@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -12,6 +14,7 @@ from fastpitch.loss_function import BLANK_LOG_PROB, alignment_loss
 from tests.conftest import golden
 from tests.kernels import DEVICE
 
+import benchmarks.gpu.kernels as kernels_benchmark  # isort: skip
 from fastpitch import kernels  # isort: skip -- only where tests.kernels has found Triton
 
 SIZES = [(1, 1, 1), (4, 9, 1), (3, 30, 12), (2, 60, 31), (2, 40, 32), (2, 33, 33)]
@@ -108,3 +111,11 @@ def test_a_loss_that_is_not_a_number_stays_so_and_spoils_no_other():
     log_prob[0, 3, 1] = torch.nan
     losses = losses_of(log_prob, torch.tensor([4, 2]), torch.tensor([6, 6]))
     assert losses[0].isnan() and losses[1].isfinite()
+
+
+def test_the_benchmark_of_the_kernels_measures_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels_benchmark, "RUNS", 1)
+    path = tmp_path / "kernels.json"
+    kernels_benchmark.main(str(path), DEVICE.type, "1", "50")
+    numbers = json.loads(path.read_text())
+    assert len(numbers) == 6 and all(number > 0 for number in numbers.values())

@@ -44,7 +44,7 @@ def plan(cuda, tmp_path_factory):
     prepare_dataset.main(
         [
             *("-d", str(corpus.folder), "--wav-text-filelists", *filelists),
-            *("--extract-pitch", "--n-workers", "1"),
+            *("--extract-mels", "--extract-pitch", "--n-workers", "1"),
         ]
     )
     return Plan(corpus=corpus, work=folder, output=folder, cuda=True, ampere=True, quick=True)
@@ -87,11 +87,14 @@ def test_steps_in_less_precision_are_near_those_in_full(
         assert metrics["train_grad_norm"] == pytest.approx(full[step]["train_grad_norm"], rel=0.1)
 
 
-@pytest.mark.parametrize("flags", [(), ("--bucket",)], ids=" ".join)
-def test_a_training_is_the_one_of_a_cpu(plan, tmp_path, flags):
+@pytest.mark.parametrize("preload", [(), ("--preload", "gpu")], ids=" ".join)
+@pytest.mark.parametrize("bucket", [(), ("--bucket",)], ids=" ".join)
+def test_a_training_is_the_one_of_a_cpu(plan, tmp_path, bucket, preload):
+    flags = ("--epochs", "2", "--no-tf32", *bucket)
+    on_cpu = dataclasses.replace(plan, cuda=False)
     steps = [
-        train(each, "FastPitch", "fp32", tmp_path / name, "--epochs", "2", "--no-tf32", *flags)
-        for name, each in (("gpu", plan), ("cpu", dataclasses.replace(plan, cuda=False)))
+        train(plan, "FastPitch", "fp32", tmp_path / "gpu", *flags, *preload),
+        train(on_cpu, "FastPitch", "fp32", tmp_path / "cpu", *flags),
     ]
     assert steps[0].keys() == steps[1].keys()
     for step, metrics in steps[0].items():
