@@ -37,16 +37,14 @@ class Recorder:
         return recorded
 
 
-@pytest.fixture
-def fastpitch() -> FastPitch:
+def make_fastpitch() -> FastPitch:
     fixture = golden("fastpitch_tiny")
     model = FastPitch(FastPitchConfig(**fixture["config"])).eval()
     model.load_state_dict(fixture["state_dict"])
     return model
 
 
-@pytest.fixture
-def hifigan() -> ChannelsLastHiFiGAN:
+def make_hifigan() -> HiFiGAN:
     config = HiFiGANConfig(
         upsample_rates=(4, 2),
         upsample_kernel_sizes=(8, 4),
@@ -54,9 +52,19 @@ def hifigan() -> ChannelsLastHiFiGAN:
         resblock_kernel_sizes=(3, 5),
         resblock_dilation_sizes=((1, 3), (2,)),
     )
-    plain = HiFiGAN(config, n_mel_channels=5).eval()
-    fold_norms(plain)
-    return ChannelsLastHiFiGAN(plain)
+    model = HiFiGAN(config, n_mel_channels=5).eval()
+    fold_norms(model)
+    return model
+
+
+@pytest.fixture
+def fastpitch() -> FastPitch:
+    return make_fastpitch()
+
+
+@pytest.fixture
+def hifigan() -> ChannelsLastHiFiGAN:
+    return ChannelsLastHiFiGAN(make_hifigan())
 
 
 def texts(*lens: int) -> torch.Tensor:
