@@ -20,9 +20,10 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.corpus import PITCH, make_corpus, make_unread_corpus, utterances_of
+from benchmarks.corpus import PITCH, draw_frames, make_corpus, make_unread_corpus, utterances_of
 from benchmarks.pitch import cpu_name
 from benchmarks.plain.data import PlainDataset
+from common.buckets import Buckets
 from common.cli import FlagParser, flag, flag_name
 from common.config import AudioConfig, DataConfig, TextConfig
 from common.distributed import Processes
@@ -69,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         checked, opened = measure_startup(data)
     print(
         f"\nStart-up on {benchmark.startup_clips} clips: {checked:.2f} s for file lists, texts and "
-        f"the check of the data, {opened:.2f} s for the packed files."
+        f"the check of the data, {opened:.2f} s for the packed files.\n"
     )
+    compare_padding(benchmark)
     return 0
 
 
@@ -147,6 +149,31 @@ def measure_startup(data: DataConfig) -> tuple[float, float]:
     utterances, checked = seconds_of(lambda: utterances_of(data, AUDIO, TextProcessor(TEXT)))
     _, opened = seconds_of(lambda: open_packed(utterances, data, AUDIO))
     return checked, opened
+
+
+def compare_padding(benchmark: BenchmarkConfig) -> None:
+    """Prints how much of batches is padding, by how clips come together."""
+    lengths = draw_frames(benchmark.startup_clips, AUDIO)
+    print(f"| batches of {len(lengths)} clips | padding, % of frames |")
+    print("|---|--:|")
+    limit = benchmark.batch_size * max(lengths)
+    for name, size, buckets in (
+        ("shuffled", benchmark.batch_size, None),
+        ("--bucket", benchmark.batch_size, Buckets(lengths=lengths)),
+        (
+            f"--max-batch-frames {limit}, up to {4 * benchmark.batch_size} clips",
+            4 * benchmark.batch_size,
+            Buckets(lengths=lengths, max_frames=limit),
+        ),
+    ):
+        batches = EpochBatches(len(lengths), size, Processes(cuda=False), seed=1, buckets=buckets)
+        print(f"| {name} | {100 * padding_of(batches, lengths):.1f} |")
+
+
+def padding_of(batches: EpochBatches, lengths: Sequence[int]) -> float:
+    """The share of padding in the frames of an epoch."""
+    frames = [[lengths[index] for _, index in batch] for batch in batches]
+    return 1 - sum(map(sum, frames)) / sum(len(batch) * max(batch) for batch in frames)
 
 
 def describe(utterances: Sequence[Utterance], config: BenchmarkConfig) -> str:

@@ -26,7 +26,13 @@ def test_the_table_has_a_line_for_each_way_and_the_time_to_start(capsys):
         ("mels computed from audio", "1"),
         ("packed", "in training's"),
         ("packed", "1"),
+        ("batches of 9 clips", "padding, % of frames"),
+        ("shuffled", lines[6][1].strip()),
+        ("--bucket", lines[7][1].strip()),
+        (lines[8][0].strip(), lines[8][1].strip()),
     ]
+    assert lines[8][0].startswith(" --max-batch-frames")
+    assert float(lines[6][1]) > float(lines[7][1])
     assert "Start-up on 9 clips: " in printed
 
 
