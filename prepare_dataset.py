@@ -6,6 +6,7 @@ Under torchrun, on several machines that share the dataset's folder, each takes 
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import sys
@@ -146,16 +147,7 @@ def prepare(
         f0_method=config.f0_method,
         num_workers=num_workers,
     )
-    check = DataCheck(
-        dataset_path=config.dataset_path,
-        audio=audio,
-        text=text,
-        bad_list=config.dataset_path / "bad_clips.txt",
-        n_speakers=config.n_speakers,
-        max_clip_seconds=config.max_clip_seconds,
-        skip_bad=config.skip_bad,
-        num_workers=num_workers,
-    )
+    check = _data_check(config, audio, text, num_workers)
 
     def plan() -> tuple[list[Utterance], list[Problem], list[ClipJob]]:
         _check_start(config)
@@ -174,15 +166,14 @@ def prepare(
     parts = processes.gather(own_part)
 
     def conclude() -> None:
-        good, problems = utterances, []
-        for clips, found in parts:
-            problems += found
-            for clip in clips:
-                record.add(clip)
+        for clip in itertools.chain.from_iterable(clips for clips, _ in parts):
+            record.add(clip)
+        problems = [problem for _, found in parts for problem in found]
+        good = utterances
         if problems:
             written = "what the other clips need"
             good = check.leave_out([*left_out, *problems], utterances, written)
-        results = {"clips": len(good), "prepared": len(jobs) - len(utterances) + len(good)}
+        results = {"clips": len(good), "prepared": sum(len(clips) for clips, _ in parts)}
         if config.extract_pitch:
             results |= _save_statistics(config, good, record)
         if config.extract_mels and config.extract_pitch and not config.no_pack:
@@ -193,6 +184,21 @@ def prepare(
     _from_main(processes, conclude)
     if not processes.is_main:
         record.remove()
+
+
+def _data_check(
+    config: PreparationConfig, audio: AudioConfig, text: TextProcessor, num_workers: int
+) -> DataCheck:
+    return DataCheck(
+        dataset_path=config.dataset_path,
+        audio=audio,
+        text=text,
+        bad_list=config.dataset_path / "bad_clips.txt",
+        n_speakers=config.n_speakers,
+        max_clip_seconds=config.max_clip_seconds,
+        skip_bad=config.skip_bad,
+        num_workers=num_workers,
+    )
 
 
 def _from_main(processes: Processes, work: Callable[[], Result]) -> Result:
