@@ -147,9 +147,11 @@ def load_models(config: InferenceConfig, precision: Precision) -> Models:
             vocoder_name="griffin_lim",
             audio=audio,
         )
+    with precision.autocast():  # the hum of the vocoder as it will speak
+        quiet_vocoder = denoised(vocoder, config.denoising_strength)
     return Models(
         generator=generator,
-        vocoder=denoised(vocoder, config.denoising_strength),
+        vocoder=quiet_vocoder,
         vocoder_name="waveglow" if config.hifigan is None else "hifigan",
         audio=audio,
     )

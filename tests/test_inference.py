@@ -578,6 +578,18 @@ def test_the_hum_of_hifigan_is_taken_out_as_strongly_as_asked(speak, hifigan, tm
     assert_audio_is(output / "audio_0.wav", expected)
 
 
+@pytest.mark.parametrize("vocoder", ["hifigan", "waveglow"])
+def test_half_precision_speaks_nearly_the_same(speak, request, tmp_path, vocoder):
+    save_mel_of(tmp_path, "a.pt", 30)
+    (tmp_path / "mels.tsv").write_text("mel\na.pt\n")
+    flags = ["-i", "mels.tsv", f"--{vocoder}", request.getfixturevalue(vocoder), "-d", "0.1"]
+    full, half = (
+        audio_of(speak(*flags, *more, fastpitch=None, output=output) / "audio_0.wav")
+        for more, output in (((), "full"), (("--amp", "--amp-dtype", "bf16"), "half"))
+    )
+    assert 0 < np.abs(full - half).max() < 0.05 * np.abs(full).max()
+
+
 def test_waveglow_speaks_the_same_with_the_same_seed(speak, waveglow, tmp_path):
     save_mel_of(tmp_path, "a.pt", 30)
     (tmp_path / "mels.tsv").write_text("mel\na.pt\n")
