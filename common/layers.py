@@ -112,7 +112,7 @@ class Dropout(nn.Dropout):
             return x
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
-        dropped = round(self.p * 2**RANDOM_BITS)
+        dropped = min(round(self.p * 2**RANDOM_BITS), 2**RANDOM_BITS - 1)
         words = x.new_empty(-(-x.numel() * RANDOM_BITS // 64), dtype=torch.int64)
         numbers = words.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
         kept = torch.where(numbers >= dropped - 2 ** (RANDOM_BITS - 1), x, 0)

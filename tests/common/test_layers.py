@@ -49,6 +49,10 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p):
     assert torch.equal(x.grad, y)
 
 
+def test_dropout_of_nearly_all_is_finite():
+    assert Dropout(0.9999999)(torch.ones(1000)).isfinite().all()
+
+
 def test_dropout_is_drawn_anew_each_time_and_repeats_with_the_seed():
     x, drop = torch.ones(999), Dropout(0.5)
     first, second = drop(x), drop(x)
