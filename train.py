@@ -244,7 +244,8 @@ def make_trainer(settings: Settings, start: Start | None, processes: Processes) 
             lengths = [utterance.num_frames for utterance in utterances]
             buckets = Buckets(lengths=lengths, max_frames=data.max_batch_frames)
         batches = EpochBatches(len(dataset), batch_size, processes, seed, buckets)
-        return make_loader(dataset, batches, dataset.collate, num_workers, pin_memory)
+        in_thread = source is not None  # packed features are but copied
+        return make_loader(dataset, batches, dataset.collate, num_workers, pin_memory, in_thread)
 
     return Trainer(
         task,

@@ -28,6 +28,7 @@ from common.cli import FlagParser, flag, flag_name
 from common.config import AudioConfig, DataConfig, TextConfig
 from common.distributed import Processes
 from common.filelists import Utterance
+from common.heap import keep_freed_memory
 from common.loaders import EpochBatches, make_loader
 from common.text import TextProcessor
 from fastpitch.data_function import FastPitchDataset
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the tables; returns the exit code."""
     parser = FlagParser(__doc__.splitlines()[0], BenchmarkConfig)
     benchmark = parser.build(BenchmarkConfig, parser.parse(argv))
+    keep_freed_memory()  # as a training does
     text = TextProcessor(TEXT)
     with tempfile.TemporaryDirectory() as folder:
         utterances, data = make_corpus(Path(folder), benchmark.clips, AUDIO, text)
@@ -96,10 +98,12 @@ def make_ways(
     ]
     packed = open_packed(utterances, data, AUDIO)
 
-    def loader(dataset: PlainDataset | FastPitchDataset, num_workers: int) -> DataLoader:
+    def loader(
+        dataset: PlainDataset | FastPitchDataset, num_workers: int, in_thread: bool = False
+    ) -> DataLoader:
         size = min(config.batch_size, len(dataset))
         batches = EpochBatches(len(dataset), size, Processes(cuda=False), seed=1)
-        return make_loader(dataset, batches, dataset.collate, num_workers, pin_memory=False)
+        return make_loader(dataset, batches, dataset.collate, num_workers, False, in_thread)
 
     def dataset(clips: Sequence[Utterance], data: DataConfig, **more) -> FastPitchDataset:
         return FastPitchDataset(clips, data, AUDIO, text, **PITCH, seed=1, **more)
@@ -110,7 +114,9 @@ def make_ways(
         Way(name="plain, a file per clip", loader=loader(PlainDataset(mels, text), most)),
         Way(name="a file per clip", loader=loader(dataset(mels, from_mels), most)),
         Way(name="mels computed from audio", loader=loader(dataset(few, data), most)),
-        *(Way(name="packed", loader=loader(fast, workers)) for workers in range(most + 1)),
+        Way(name="packed, with processes", loader=loader(fast, most)),
+        Way(name="packed, without a thread", loader=loader(fast, 0)),
+        Way(name="packed", loader=loader(fast, most, in_thread=True)),
     ]
 
 
@@ -124,7 +130,7 @@ def compare(ways: Sequence[Way], runs: int) -> None:
                 measured.setdefault(index, []).append(result)
     medians = [tuple(map(statistics.median, zip(*measured[i], strict=True))) for i in measured]
     for way, (rate, waited) in zip(ways, medians, strict=True):
-        ratio, processes = rate / medians[0][0], way.loader.num_workers or "in training's"
+        ratio, processes = rate / medians[0][0], way.loader.num_workers
         print(f"| {way.name} | {processes} | {rate:,.0f} | {ratio:.1f} | {1000 * waited:.0f} |")
 
 

@@ -246,7 +246,9 @@ class RunConfig:
         "GPUs: a CPU would compute padding, which it leaves out otherwise",
     )
     ema_decay: float = flag(0.0, help="decay of the averaged weights; 0 keeps none")
-    num_workers: int = flag(6, help="processes that load data")
+    num_workers: int = flag(
+        6, help="processes that load data; FastPitch's packed features need one thread, or 0 none"
+    )
     benchmark_epochs_num: int = flag(
         20, help="last epochs that the closing averages are taken over"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -129,10 +130,18 @@ def make_loader(
     collate: Callable,
     num_workers: int,
     pin_memory: bool,
+    in_thread: bool = False,
 ) -> DataLoader:
-    """A loader of batches; workers start once, at most one for each core."""
+    """A loader of batches; workers start once, at most one for each core.
+
+    Args:
+        in_thread: a thread of this process loads, in place of workers where there are any: for
+            items that cost less than to send them from another process
+    """
     num_workers = min(num_workers, available_cores(), len(batches))
-    return DataLoader(
+    loader_class = _ThreadLoader if in_thread and num_workers > 0 else DataLoader
+    num_workers = 0 if in_thread else num_workers
+    return loader_class(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
@@ -142,6 +151,18 @@ def make_loader(
         worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # its own: starting an epoch draws no global random number
     )
+
+
+class _ThreadLoader(DataLoader):
+    """Loads a batch ahead, in a thread of this process."""
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = super().__iter__()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as thread:
+            ahead = thread.submit(next, batches, None)
+            while (batch := ahead.result()) is not None:
+                ahead = thread.submit(next, batches, None)
+                yield batch
 
 
 def _begin_worker(_: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,6 @@ from common.config import AudioConfig, DataConfig
 from common.filelists import Utterance
 from common.files import atomic_path
 from common.pitch import check_f0_method, estimate_pitch
-from common.sequences import pad_sequences
 from fastpitch.prior import InterpolatedPrior
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class HostFeatures:
 
     def pad(self, utterances: Sequence[Features]) -> Features:
         """See `FeatureSource`."""
-        return Features(*map(pad_sequences, zip(*utterances, strict=True)))
+        return Features(*map(_pad_frames, zip(*utterances, strict=True)))
 
     def pad_priors(self, mel_lens: Sequence[int], text_lens: Sequence[int]) -> Tensor:
         """See `FeatureSource`."""
@@ -128,6 +128,18 @@ class ClipFeatures(HostFeatures):
         return (
             self.data.pitch_online_dir / f"{settings}_{audio.hop_length}" / f"{utterance.name}.pt"
         )
+
+
+def _pad_frames(features: Sequence[Tensor]) -> Tensor:
+    # As `common.sequences.pad_sequences`, by numpy: PyTorch would wake all cores for each copy, and
+    # training needs them.
+    num_frames = max(each.shape[-1] for each in features)
+    first = features[0].numpy()
+    padded = np.empty((len(features), *first.shape[:-1], num_frames), dtype=first.dtype)
+    for row, each in zip(padded, features, strict=True):
+        row[..., : each.shape[-1]] = each.numpy()
+        row[..., each.shape[-1] :] = 0
+    return torch.from_numpy(padded)
 
 
 def load_mel(path: Path, audio: AudioConfig) -> Tensor:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 import torch
@@ -97,10 +98,10 @@ class Squares(Dataset):
         return torch.tensor([epoch, index, index**2])
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_loader_gives_the_same_batches_with_workers_as_without(num_workers):
+@pytest.mark.parametrize(("num_workers", "in_thread"), [(0, False), (2, False), (2, True)])
+def test_a_loader_gives_the_same_batches_whoever_loads(num_workers, in_thread):
     batches = EpochBatches(11, 2, one_of(), seed=5)
-    loader = make_loader(Squares(), batches, torch.stack, num_workers, pin_memory=False)
+    loader = make_loader(Squares(), batches, torch.stack, num_workers, False, in_thread)
     for epoch in (1, 2):
         loader.batch_sampler.epoch = epoch
         loaded = [batch[:, 1].tolist() for batch in loader]
@@ -132,3 +133,29 @@ def test_there_are_no_more_workers_than_batches():
         pin_memory=False,
     )
     assert loader.num_workers == 1
+
+
+class Faulty(Squares):
+    """Of which one item cannot be read."""
+
+    def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
+        if key[1] == 3:
+            raise ValueError("item 3 is damaged")
+        return super().__getitem__(key)
+
+
+def test_what_fails_in_the_loading_thread_fails_here():
+    batches = EpochBatches(8, 2, one_of(), seed=5)
+    loader = make_loader(Faulty(), batches, torch.stack, 1, pin_memory=False, in_thread=True)
+    with pytest.raises(ValueError, match="item 3 is damaged"):
+        list(loader)
+
+
+def test_an_epoch_that_is_left_early_leaves_no_thread():
+    batches = EpochBatches(20, 2, one_of(), seed=5)
+    loader = make_loader(Squares(), batches, torch.stack, 1, pin_memory=False, in_thread=True)
+    epoch = iter(loader)
+    next(epoch)
+    assert [each for each in threading.enumerate() if each.name.startswith("loader")]
+    epoch.close()
+    assert not [each for each in threading.enumerate() if each.name.startswith("loader")]
