@@ -87,7 +87,7 @@ class Synthesizer:
         self._ends = {i for i, symbol in enumerate(symbols) if symbol in SENTENCE_ENDS}
         self._spaces = {i for i, symbol in enumerate(symbols) if symbol == " "}
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(
         self, phrases: Sequence[SymbolSequence | Tensor], controls: Controls
     ) -> list[Tensor]:
@@ -110,7 +110,7 @@ class Synthesizer:
                 mels[n].append(mel[:, :mel_len].float())
         return [torch.cat(parts, dim=1) for parts in mels]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def vocode(self, mels: Sequence[Tensor]) -> list[Tensor]:
         """Audio of several mels, each (T_audio,) as the vocoder makes it of that mel alone."""
         with self.precision.autocast():
