@@ -51,6 +51,18 @@ def test_the_first_of_several_pronunciations_can_be_taken(files):
     assert TextProcessor(config).read("read the wind").arpabet == "{R EH1 D} the wind"
 
 
+def test_a_prepared_text_draws_once_for_every_word_in_order_each_time_that_it_is_read(files):
+    processor = TextProcessor(TextConfig(p_arpabet=0.5, **files))
+    known = {"cat": "{K AE1 T}", "hello": "{HH AH0 L OW1}"}
+    words = ["cat", "dog", "hello", "wind", "cat"]  # two have no phonemes, and draw all the same
+    prepared = processor.prepare(" ".join(words))
+    for epoch in range(20):
+        rng = random.Random(f"1 {epoch} 2")
+        chosen = [known.get(word, word) if rng.random() < 0.5 else word for word in words]
+        rng = random.Random(f"1 {epoch} 2")
+        assert prepared.encode(rng) == TextProcessor(TextConfig(**files)).encode(" ".join(chosen))
+
+
 def test_each_word_draws_for_itself_and_a_seed_repeats_it(files):
     processor = TextProcessor(TextConfig(p_arpabet=0.5, **files))
     text = "hello " * 200
