@@ -173,6 +173,9 @@ def test_every_command_of_a_preset_is_one_that_its_program_takes(preset, tmp_pat
         *("hifigan.train", "fastpitch.extract_mels"),
     ]
     assert names[-1] == "scripts.voice.card"
+    limited = [command for command in commands if command[0] == "timeout"]
+    assert len(limited) == 3
+    assert all("--foreground" in command for command in limited)  # else Ctrl-C stops nothing
     assert names.count("evaluate") == (1 if preset == "tiny" else 5)
     for name, words in zip(names, programs, strict=True):
         parser = FlagParser("test", *CONFIGS[name])

@@ -70,8 +70,9 @@ train_for() {
     echo "$name: done"
     return
   fi
-  # Asked to end, a training saves a checkpoint and says that all is well.
-  run timeout --preserve-status --signal=TERM "${minutes}m" "$@" --resume \
+  # Asked to end, a training saves a checkpoint and says that all is well. In the foreground, since
+  # Ctrl-C would not reach it elsewhere, and its helpers must outlive what it is told.
+  run timeout --foreground --preserve-status --signal=TERM "${minutes}m" "$@" --resume \
     --output "$OUTPUT_DIR/$name" --epochs 1000000 --num-workers 8 "${device[@]}"
   [[ "${DRY_RUN:-false}" == true ]] || touch "$OUTPUT_DIR/$name.done"
 }
