@@ -104,6 +104,6 @@ def _compare_pitch(pitch: np.ndarray) -> dict[str, Score]:
         return scores
     semitones = SEMITONES_PER_OCTAVE * np.log2(both)
     scores["f0_rmse"] = Score(float(np.sqrt(np.square(semitones[0] - semitones[1]).mean())))
-    if semitones.std(axis=1).min() > 0:
+    if np.ptp(semitones, axis=1).min() > 0:  # a standard deviation of equal numbers is rounded
         scores["f0_correlation"] = Score(float(np.corrcoef(semitones)[0, 1]))
     return scores

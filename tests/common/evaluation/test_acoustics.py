@@ -7,7 +7,7 @@ import scipy.signal
 
 from common.audio import write_wav
 from common.config import AudioConfig
-from common.evaluation.acoustics import DB_PER_NEPER, AcousticDistance, mel_cepstra
+from common.evaluation.acoustics import DB_PER_NEPER, AcousticDistance, _compare_pitch, mel_cepstra
 
 AUDIO = AudioConfig()
 RATE = AUDIO.sampling_rate
@@ -92,3 +92,10 @@ def test_clips_without_a_voice_have_no_score_of_pitch(tmp_path):
     scores = AcousticDistance(AUDIO)(tmp_path / "silence.wav", tmp_path / "silence.wav")
     assert scores["f0_rmse"].weight == scores["f0_correlation"].weight == 0
     assert scores["mcd"].value == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_monotone_has_no_correlation_of_pitch():
+    pitch = np.stack([np.full(7, 123.4), np.linspace(100, 200, 7)])
+    for each in (pitch, pitch[::-1]):
+        assert _compare_pitch(each)["f0_correlation"].weight == 0
