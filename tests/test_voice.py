@@ -77,6 +77,22 @@ def test_names_are_taken_from_lists_that_have_them(tmp_path):
     assert texts == [("LJ1-1", "As normalised."), ("x", "Text.")]
 
 
+def test_names_may_have_dots_and_are_there_once(tmp_path):
+    path = tmp_path / "metadata.csv"
+    path.write_text("me.01|One.\nme.02|Two.\n")
+    assert [name for name, _ in make_corpus.read_texts(path)] == ["me.01", "me.02"]
+    path.write_text("a/x.wav|One.\nb/x.wav|Two.\ny|Three.\n")
+    with pytest.raises(ValueError, match=r"each name must be there once.* x is there again"):
+        make_corpus.read_texts(path)
+
+
+def test_texts_that_nobody_can_read_are_refused(tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("Kurz.\n")
+    with pytest.raises(SystemExit):
+        make_corpus.main(["--texts", str(tmp_path / "texts.txt"), "-o", str(tmp_path / "corpus")])
+    assert "expected English sentences of 3 words or more and 15 to 180" in capsys.readouterr().err
+
+
 def test_no_more_hours_are_read_than_asked_for_and_fewer_are_part_of_more():
     texts = [(str(n), f"This is sentence number {n} of a long row of them.") for n in range(200)]
     few, many = ([s.text for s in make_corpus.choose(texts, hours)] for hours in (0.05, 0.1))

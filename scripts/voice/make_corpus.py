@@ -11,6 +11,7 @@ import hashlib
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from scripts.demo.make_corpus import (
     speak_clips,
     write_metadata,
 )
+from scripts.make_filelists import EXTENSIONS
 
 logger = logging.getLogger("make_corpus")
 
@@ -36,6 +38,7 @@ SHORTEST, LONGEST = 15, 180  # characters of a sentence: between one second and 
 CHARACTERS_PER_SECOND = 17.8  # of this voice
 READABLE = re.compile(r"[A-Za-z0-9 ,.;:!?'\"$%&()-]+")
 FEWEST_WORDS = 3
+NUM_NAMED = 5  # in an error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def speak(config: CorpusConfig) -> None:
     """Speaks the sentences that are missing, and tells how long all are."""
     sentences = list(choose(read_texts(config.texts), config.hours))
+    if not sentences:
+        raise ValueError(
+            f"--texts {config.texts}: expected English sentences of {FEWEST_WORDS} words or more "
+            f"and {SHORTEST} to {LONGEST} characters, got none"
+        )
     left = sentences_left(sentences, _voice(), config.output)
     jobs = [(sentence, config.output) for sentence in left]
     for _ in show_progress(run_parallel(speak_clip, jobs, config.n_workers), len(jobs), "spoken"):
@@ -92,7 +100,7 @@ def read_texts(path: Path) -> list[tuple[str, str]]:
 
     Raises:
         FileNotFoundError: there is no such file
-        ValueError: it holds nothing
+        ValueError: it holds nothing, or gives two texts one name
     """
     if not path.is_file():
         raise FileNotFoundError(f"--texts {path}: no such file")
@@ -100,11 +108,20 @@ def read_texts(path: Path) -> list[tuple[str, str]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         name, bar, rest = line.partition("|")
         if bar:
-            texts.append((Path(name).stem, rest.rpartition("|")[2].strip()))
+            file = Path(name)
+            name = file.stem if file.suffix in EXTENSIONS else file.name
+            texts.append((name, rest.rpartition("|")[2].strip()))
         elif line.strip():
             texts.append((f"line-{number:06d}", line.strip()))
     if not texts:
         raise ValueError(f"--texts {path}: expected a sentence a line, got none")
+    counts = Counter(name for name, _ in texts)
+    twice = [name for name in counts if counts[name] > 1]
+    if twice:
+        raise ValueError(
+            f"--texts {path}: each name must be there once, since clips are called by it, but "
+            f"{', '.join(twice[:NUM_NAMED])} {'is' if len(twice) == 1 else 'are'} there again"
+        )
     return texts
 
 
