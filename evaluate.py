@@ -73,6 +73,7 @@ class EvaluationConfig:
     )
     worst: int = flag(20, help="sentences that the report plays and draws, the worst first")
     seed: int = flag(1234, help="seed of the choice between letters and phonemes")
+    ema: bool = flag(False, help="use the averaged weights")
     cuda: bool = flag(False, help="run the models on a GPU")
 
     def __post_init__(self) -> None:
@@ -121,12 +122,13 @@ def evaluate(config: EvaluationConfig, audio: AudioConfig, inference_flags: Sequ
         inference_flags: how to speak, where this command does
     """
     check_folder(config.output, "--output")
+    check_use(config, inference_flags)
     speech = config.output / "speech" if config.speech is None else config.speech
     pairs = read_pairs(config.input, config.dataset_path, speech, config.n_speakers)
     check_references(pairs, config.measures)
     generator = None
     if config.fastpitch is not None:
-        generator = load_generator(config.fastpitch, Processes(config.cuda).device)
+        generator = load_generator(config.fastpitch, Processes(config.cuda).device, config.ema)
         audio = generator.audio
     measurements = Measurements(config, audio, generator)
     times_real_time = None
@@ -144,6 +146,19 @@ def evaluate(config: EvaluationConfig, audio: AudioConfig, inference_flags: Sequ
     write_page(evaluation, config.output / "report.html", audio, config.worst)
     print(table(evaluation))
     logger.info("Wrote %s", config.output / "report.html")
+
+
+def check_use(config: EvaluationConfig, inference_flags: Sequence[str]) -> None:
+    """Refuses settings of speaking where the speech is there already."""
+    if config.speech is None:
+        return
+    given = [flag_name(name) for name in ("hifigan", "waveglow") if vars(config)[name] is not None]
+    given += [FOR_INFERENCE] if inference_flags else []
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: of no use with --speech, whose audio is measured as it is: leave "
+            "out one or the other"
+        )
 
 
 def check_references(pairs: Sequence[Pair], measures: Sequence[str]) -> None:
@@ -235,7 +250,7 @@ def speak(pairs: Sequence[Pair], config: EvaluationConfig, flags: Sequence[str])
     for name in ("hifigan", "waveglow"):
         checkpoint = vars(config)[name]
         command += [] if checkpoint is None else [flag_name(name), str(checkpoint)]
-    command += ["--cuda"] if config.cuda else []
+    command += [flag_name(name) for name in ("ema", "cuda") if vars(config)[name]]
     if subprocess.run([*command, *flags], check=False).returncode:
         raise ValueError("inference.py could not speak the sentences; it says why above")
     log = (folder / "nvlog_infer.json").read_text(encoding="utf-8").splitlines()

@@ -77,6 +77,20 @@ def test_a_checkpoint_speaks_and_its_durations_are_measured(corpus, checkpoint, 
     assert phrases[:2] == ["output\ttext\tspeaker", "clip0.wav\tGo on, then!\t0"]
 
 
+def test_averaged_weights_are_measured_where_asked_for(corpus, checkpoint):
+    stored = torch.load(checkpoint, weights_only=True)
+    averaged = {name: weight.clone() for name, weight in stored["state_dict"].items()}
+    averaged["duration_predictor.fc.bias"] += 1
+    torch.save({**stored, "ema_state_dict": averaged}, checkpoint)
+    flags = ("--fastpitch", checkpoint, "--measures", "durations")
+    found, sizes = [], []
+    for extra in ((), ("--ema",)):
+        found.append(run(corpus, *flags, *extra)["summary"])
+        sizes.append((corpus / "report/speech/clip0.wav").stat().st_size)
+    assert found[0] != found[1]
+    assert sizes[0] < sizes[1]
+
+
 def test_durations_are_compared_with_those_that_the_model_hears(corpus, checkpoint):
     model = load_generator(checkpoint)
     model.duration_predictor.fc.weight.data.zero_()
@@ -119,6 +133,10 @@ def test_words_of_real_clips_are_understood_and_those_of_another_sentence_are_no
         (["--measures", "mcd"], "give --speech, the folder of the synthesised audio, or --fast"),
         (["--measures", "beauty", "--speech", "x"], "--measures must be among words dnsmos"),
         (["--measures", "durations", "--speech", "x"], "--measures durations needs --fastpitch"),
+        (
+            ["--speech", "x", "--hifigan", "h.pt", "--", "--pace", "2"],
+            "--hifigan, --: of no use wi",
+        ),
         (["--worst", "0", "--speech", "x"], "--worst must be positive, got 0"),
         (["--measures", "mcd", "--speech", "nowhere"], "nowhere/clip0.wav: no such audio file"),
     ],
