@@ -13,6 +13,7 @@ from common.config import AMP_DTYPES, ONLY_COMPATIBLE
 
 logger = logging.getLogger(__name__)
 
+MOST_SEMITONES = 120  # ten octaves, all that one can hear
 IGNORED = ("l2_promote", "torchscript", "torch_tensorrt", "affinity")
 CONTROLS = (  # of FastPitch
     "pace",
@@ -125,6 +126,11 @@ class InferenceConfig:
         ):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{flag_name(name)} must be finite, got {getattr(self, name)}")
+        if abs(self.pitch_transform_semitones) > MOST_SEMITONES:
+            raise ValueError(
+                f"--pitch-transform-semitones must lie within {MOST_SEMITONES} semitones, got "
+                f"{self.pitch_transform_semitones:g}"
+            )
         for name in ("batch_size", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{flag_name(name)} must be positive, got {getattr(self, name)}")

@@ -285,6 +285,10 @@ def test_a_checkpoint_must_be_named(capsys):
         (["--text", ""], "--text: nothing to say in ''"),
         (["--text", "☃"], "--text: nothing to say in '☃'"),
         (["--input", "none.txt"], "--input none.txt: no such file"),
+        (
+            ["--text", "Hi.", "--pitch-transform-semitones=-1e5"],
+            "--pitch-transform-semitones must lie within 120 semitones, got -100000",
+        ),
         (["--text", "Hi.", "--pace", "0"], "--pace must be positive, got 0.0"),
         (["--text", "Hi.", "--pace", "nan"], "--pace must be positive"),
         (["--text", "Hi.", "--pitch-transform-shift", "nan"], "--pitch-transform-shift must be"),
