@@ -203,6 +203,14 @@ def test_every_command_of_a_preset_is_one_that_its_program_takes(preset, tmp_pat
         FlagParser("test", InferenceConfig).parse(flags[end + 1 :])
 
 
+def test_a_text_that_is_missing_is_named_before_anything_is_installed(tmp_path):
+    settings = {"TEXTS": str(tmp_path / "no.txt"), "OUTPUT_DIR": str(tmp_path / "voice")}
+    done = run_script("voice/build.sh", DRY_RUN="false", **settings)
+    assert done.returncode == 2
+    assert f"build.sh: TEXTS: {tmp_path / 'no.txt'}: no such file" in done.stderr
+    assert not (tmp_path / "voice").exists()
+
+
 def test_an_unknown_preset_is_refused(tmp_path):
     done = run_script("voice/build.sh", PRESET="huge", OUTPUT_DIR=str(tmp_path / "voice"))
     assert done.returncode == 2

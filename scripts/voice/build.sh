@@ -53,6 +53,12 @@ case "$PRESET" in
     ;;
 esac
 
+if [[ "${DRY_RUN:-false}" != true && ! -f "$TEXTS" ]]; then
+  echo "build.sh: TEXTS: $TEXTS: no such file: name a file with a sentence a line, or have LJSpeech's" \
+    "by scripts/download_dataset.sh" >&2
+  exit 2
+fi
+
 corpus="$OUTPUT_DIR/corpus" lists="$OUTPUT_DIR/filelists"
 list() { echo "$lists/voice_audio_pitch_text_$1.txt"; }
 
