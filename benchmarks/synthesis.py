@@ -212,14 +212,14 @@ def print_rows(rows: Sequence[Row], runs: int) -> None:
             result = row.run()
             if number:  # the first call of each warms up
                 times.append(result)
-    slowest = None
+    first = None
     for row, times in zip(rows, took, strict=True):
         generator = statistics.median(each.audio / each.generator for each in times)
         vocoder = statistics.median(each.audio / each.vocoder for each in times)
         both = statistics.median(each.audio / (each.generator + each.vocoder) for each in times)
-        slowest = slowest or both
+        first = first or both
         cells = (row.name, row.texts_at_once, f"{generator:.1f}", f"{vocoder:.1f}", f"{both:.1f}")
-        print(f"| {' | '.join(map(str, cells))} | {both / slowest:.2f} |", flush=True)
+        print(f"| {' | '.join(map(str, cells))} | {both / first:.2f} |", flush=True)
 
 
 def print_piper(benchmark: BenchmarkConfig) -> None:
