@@ -50,6 +50,7 @@ def rehearse(
 
     Raises:
         OutOfMemory: a step does not fit
+        ValueError: a step cannot be compiled on this machine
     """
     device = processes.device
     micro_batches = [largest_batch.to(device)] * min(run.grad_accumulation, 2)
@@ -60,7 +61,10 @@ def rehearse(
     with random_state_kept(device):
         for _ in range(num_steps):
             advice = batch_advice(run, max_frames)
-            with explaining_short_memory("the largest batch", device, advice):
+            with (
+                explaining_failed_compilation(run),
+                explaining_short_memory("the largest batch", device, advice),
+            ):
                 task.train_step(micro_batches, progress)
     seconds = watch.seconds / num_steps / len(micro_batches)
     task.load_state_dict(state, dict.fromkeys(task.files, "the state before training"))
@@ -92,6 +96,26 @@ def explaining_short_memory(what: str, device: torch.device, advice: str) -> Ite
             gpu = torch.cuda.get_device_properties(device)
             where = f"{gpu.name} with {gpu.total_memory / 2**30:.0f} GiB"
         raise OutOfMemory(f"{what}: out of memory on {where} {advice}") from error
+
+
+@contextlib.contextmanager
+def explaining_failed_compilation(run: RunConfig) -> Iterator[None]:
+    """Region of a step that `--compile` may have compiled.
+
+    Raises:
+        ValueError: it cannot be; PyTorch needs a compiler of C++, and Triton on a GPU
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not run.compile:
+            raise
+        from torch._dynamo.exc import TorchDynamoException  # takes a second
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        said = str(error).partition("\n\n")[0]
+        raise ValueError(f"--compile: leave it out, PyTorch cannot compile here: {said}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

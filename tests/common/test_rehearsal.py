@@ -64,6 +64,23 @@ def test_everything_is_as_before(tmp_path):
     assert torch.equal(momentum, state["FindMean"]["optimizer"]["state"][0]["momentum_buffer"])
 
 
+class Uncompilable(FindMean):
+    """Is compiled by a compiler that is not there."""
+
+    def train_step(self, micro_batches, progress):
+        def compile_graph(*_):
+            raise RuntimeError("no compiler was found")
+
+        return torch.compile(torch.sin, backend=compile_graph)(torch.zeros(1))
+
+
+def test_what_cannot_be_compiled_is_told_in_a_sentence(tmp_path):
+    trainer = make_trainer(tmp_path, compile=True)
+    task, batch = Uncompilable(trainer.processes), largest_batch(trainer.train_loader)
+    with pytest.raises(ValueError, match=r"^--compile: leave it out(.|\n)*no compiler was found$"):
+        rehearse(task, batch, FIRST, trainer.run, trainer.processes)
+
+
 @pytest.mark.parametrize(("accumulation", "tried"), [(1, 1), (5, 2)])
 def test_two_micro_batches_tell_what_more_would_need(tmp_path, accumulation, tried):
     sizes = []
