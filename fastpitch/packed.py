@@ -196,8 +196,8 @@ def open_packed(
             logger.info("Features are read clip by clip: prepare_dataset.py has made no %s", folder)
             return None
         _check_settings(index, data, audio)
-        starts = _find_clips(index, utterances, data)
-    except ValueError as error:
+        features = PackedFeatures(folder, index, _find_clips(index, utterances, data))
+    except (ValueError, OSError) as error:  # they may be packed anew at this moment
         logger.warning(
             "Features are read clip by clip, which is slower: %s; prepare_dataset.py with "
             "--extract-mels --extract-pitch packs them again",
@@ -205,7 +205,7 @@ def open_packed(
         )
         return None
     logger.info("Features are read from the packed files in %s", folder)
-    return PackedFeatures(folder, index, starts)
+    return features
 
 
 def _check_settings(index: PackedIndex, data: DataConfig, audio: AudioConfig) -> None:

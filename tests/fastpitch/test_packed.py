@@ -19,7 +19,7 @@ from common.checks import DataCheck
 from common.config import AudioConfig, DataConfig, TextConfig
 from common.text import TextProcessor
 from fastpitch.data_function import FastPitchDataset
-from fastpitch.packed import open_packed
+from fastpitch.packed import PackedIndex, open_packed
 from tests.conftest import assert_same
 
 AUDIO = AudioConfig()
@@ -178,6 +178,15 @@ def test_damaged_files_are_told_and_made_again(folder, caplog, damage):
     assert "index.json: cannot be used" in caplog.text
     assert prepare(folder, ["train.txt", "val.txt"]) == 0
     assert open_packed(utterances_in(folder), settings_of(folder), AUDIO) is not None
+
+
+def test_files_that_go_while_they_are_opened_are_told(folder, caplog, monkeypatch):
+    index = PackedIndex.read(folder)
+    monkeypatch.setattr(PackedIndex, "read", lambda _: index)  # another one takes its place
+    (path,) = (folder / "packed").glob("pitch*")
+    path.unlink()
+    assert open_packed(utterances_in(folder), settings_of(folder), AUDIO) is None
+    assert "Features are read clip by clip" in caplog.text and path.name in caplog.text
 
 
 def test_packing_can_be_left_out_and_the_log_says_that_clips_are_read_one_by_one(folder, caplog):
