@@ -91,8 +91,8 @@ def _weight_gradient(x: Tensor, grad: Tensor, kernel_size: int) -> Tensor:
     length, reach = len(x), kernel_size // 2
     products = []
     for shift in range(-reach, reach + 1):  # each weight joins frames so far apart
-        first, last = max(0, -shift), min(length, length - shift)
-        products.append(grad[first:last].T @ x[first + shift : last + shift])
+        first, count = max(0, -shift), max(0, length - abs(shift))
+        products.append(grad[first:][:count].T @ x[first + shift :][:count])
     return torch.stack(products, dim=2)
 
 

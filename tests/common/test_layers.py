@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from common.layers import Dropout, FrameConv
 
 
-@pytest.mark.parametrize("kernel_size", [1, 3, 5])
-@pytest.mark.parametrize("shape", [(1, 20, 6), (3, 7, 6), (1, 1, 6)], ids=str)
+@pytest.mark.parametrize("kernel_size", [1, 3, 5, 9])
+@pytest.mark.parametrize("shape", [(1, 20, 6), (3, 7, 6), (1, 1, 6), (1, 3, 6)], ids=str)
 def test_a_convolution_of_frames_is_that_of_pytorch(shape, kernel_size):
     plain = nn.Conv1d(6, 4, kernel_size, padding=kernel_size // 2)
     ours = FrameConv(6, 4, kernel_size)
