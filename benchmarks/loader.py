@@ -53,6 +53,8 @@ class BenchmarkConfig:
         for name in ("clips", "slow_clips", "startup_clips", "batch_size", "runs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{flag_name(name)} must be 1 or more, got {getattr(self, name)}")
+        if self.num_workers < 0:
+            raise ValueError(f"--num-workers must not be negative, got {self.num_workers}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -59,3 +59,9 @@ def test_numbers_that_measure_nothing_are_refused(flag, capsys):
     with pytest.raises(SystemExit):
         benchmark.main([flag, "0"])
     assert f"{flag} must be 1 or more, got 0" in capsys.readouterr().err
+
+
+def test_a_negative_number_of_processes_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["--num-workers", "-1"])
+    assert "--num-workers must not be negative, got -1" in capsys.readouterr().err
