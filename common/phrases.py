@@ -148,7 +148,7 @@ def _read_table(lines: Sequence[str], name: str, folder: Path, speaker: int) -> 
     for index, (source, cells) in enumerate(table):
         yield Phrase(
             text=cells.get("text", ""),
-            output=_as_wav(cells["output"]) if "output" in cells else _default_output(index),
+            output=as_wav(cells["output"]) if "output" in cells else _default_output(index),
             speaker=int(cells.get("speaker", speaker)),
             pitch=folder / cells["pitch"] if "pitch" in cells else None,
             mel=folder / cells["mel"] if "mel" in cells else None,
@@ -173,5 +173,6 @@ def _default_output(index: int) -> Path:
     return Path(f"audio_{index}.wav")
 
 
-def _as_wav(name: str) -> Path:
+def as_wav(name: str) -> Path:
+    """The file that an output column names, with or without its ending."""
     return Path(name) if name.endswith(".wav") else Path(f"{name}.wav")

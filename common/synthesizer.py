@@ -128,7 +128,8 @@ class Synthesizer:
                 pace=controls.pace,
                 pitch=pitch,
                 pitch_transform=controls.pitch_transform,
-                speaker=torch.tensor([piece.speaker for piece in pieces], device=device),
+                # On the host, where the model checks them without waiting for a GPU.
+                speaker=torch.tensor([piece.speaker for piece in pieces]),
                 isolate_padding=True,
             )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from common.filelists import parse_filelists
 from common.files import is_file
+from common.phrases import as_wav
 
 COLUMNS = ("output", "text", "reference", "speaker")
 
@@ -102,7 +103,7 @@ def _read_table(path: Path, dataset_path: Path, speech: Path) -> Iterator[Pair]:
             reference = row.get("reference")
             yield Pair(
                 text=row["text"],
-                speech=speech / Path(row["output"]).with_suffix(".wav"),
+                speech=speech / as_wav(row["output"]),
                 reference=dataset_path / reference if reference else None,
                 speaker=_speaker(row.get("speaker") or "0", source),
                 source=source,

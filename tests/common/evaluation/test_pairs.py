@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.evaluation.pairs import check_audio, read_pairs
+from common.phrases import read_phrases
 
 DATASET, SPEECH = Path("corpus"), Path("spoken")
 
@@ -34,6 +35,13 @@ def test_a_table_may_do_without_recordings(tmp_path):
     assert (first.text, first.speaker) == ('A "quoted" word', 3)
     assert (first.reference, second.reference) == (DATASET / "wavs/x.wav", None)
     assert second.speech == SPEECH / "b.wav"
+
+
+def test_a_table_names_the_files_that_inference_writes(tmp_path):
+    path = write(tmp_path, "list.tsv", "output\ttext\nme.01\tOne.\nme.02\tTwo.\n")
+    found = [pair.speech for pair in read_pairs(path, DATASET, SPEECH)]
+    assert found == [SPEECH / phrase.output for phrase in read_phrases(str(path), DATASET, 0)]
+    assert found[0].name == "me.01.wav"
 
 
 @pytest.mark.parametrize(
