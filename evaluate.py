@@ -74,7 +74,7 @@ class EvaluationConfig:
     worst: int = flag(20, help="sentences that the report plays and draws, the worst first")
     seed: int = flag(1234, help="seed of the choice between letters and phonemes")
     ema: bool = flag(False, help="use the averaged weights")
-    cuda: bool = flag(False, help="run the models on a GPU")
+    cuda: bool = flag(False, help="run the models on a GPU, the recogniser too where it can")
 
     def __post_init__(self) -> None:
         if not self.measures or not {*self.measures} <= {*MEASURES}:

