@@ -20,7 +20,7 @@ from typing import TypeVar
 import torch
 
 from common.checks import DataCheck
-from common.cli import FlagParser, flag
+from common.cli import FlagParser, flag, flag_name
 from common.config import F0_METHODS, ONLY_COMPATIBLE, AudioConfig, TextConfig
 from common.distributed import Processes
 from common.filelists import Problem, Utterance
@@ -83,9 +83,7 @@ class PreparationConfig:
             )
         for name in ("n_speakers", "n_workers", "max_clip_seconds"):
             if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}"
-                )
+                raise ValueError(f"{flag_name(name)} must be positive, got {getattr(self, name)}")
 
     @property
     def features(self) -> tuple[str, ...]:

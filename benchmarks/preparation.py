@@ -30,7 +30,7 @@ from benchmarks.plain.preparation import prepare_plainly
 from benchmarks.processes import PeakMemory
 from benchmarks.speech import generate_speech
 from common.audio import write_wav
-from common.cli import FlagParser, flag
+from common.cli import FlagParser, flag, flag_name
 from common.config import AudioConfig
 from common.parallel import available_cores
 
@@ -53,9 +53,7 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         for name in ("clips", "seconds", "plain_clips", "processes", "runs"):
             if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}"
-                )
+                raise ValueError(f"{flag_name(name)} must be positive, got {getattr(self, name)}")
         if self.plain_clips > self.clips:
             raise ValueError(
                 f"--plain-clips must not exceed --clips {self.clips}, got {self.plain_clips}"

@@ -304,7 +304,7 @@ def errors_naming(source: Path | str) -> Iterator[None]:
 def require(holds: bool, name: str, rule: str, value: object) -> None:
     """Raises a ValueError that names the flag, the rule and the value, unless the rule holds."""
     if not holds:
-        raise ValueError(f"--{name.replace('_', '-')} {rule}, got {value}")
+        raise ValueError(f"{flag_name(name)} {rule}, got {value}")
 
 
 def check_as_trained(source: Path, *pairs: tuple[object, object]) -> None:
