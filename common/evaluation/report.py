@@ -14,6 +14,8 @@ from common.evaluation.pairs import Pair
 from common.evaluation.scores import METRICS, Score, Summary, summarize
 from common.files import atomic_path
 
+Summaries = tuple[Summary, Summary | None]  # of the speech, of the recordings
+
 SUMMARY_HEADER = ("", "speech", "95 % interval", "recordings", "95 % interval")
 
 
@@ -57,7 +59,7 @@ class Evaluation:
         )
         return speech, recordings
 
-    def summaries(self) -> dict[str, tuple[Summary, Summary | None]]:
+    def summaries(self) -> dict[str, Summaries]:
         """For each metric that was measured, of the speech and of the recordings."""
         both = {name: map(summarize, self.scores_of(name)) for name in METRICS}
         return {
@@ -69,7 +71,7 @@ class Evaluation:
 
 def table(evaluation: Evaluation) -> str:
     """The summary, for a terminal."""
-    rows = [SUMMARY_HEADER, *summary_rows(evaluation)]
+    rows = [SUMMARY_HEADER, *summary_rows(evaluation.summaries())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -83,10 +85,10 @@ def table(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def summary_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+def summary_rows(summaries: Mapping[str, Summaries]) -> list[tuple[str, ...]]:
     """Of each metric: its name with the unit; mean and interval, of the speech and recordings."""
     rows = []
-    for name, (speech, recordings) in evaluation.summaries().items():
+    for name, (speech, recordings) in summaries.items():
         metric = METRICS[name]
         cells = []
         for summary in (speech, recordings):

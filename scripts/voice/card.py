@@ -18,7 +18,7 @@ import soundfile
 
 from common.checkpoint import load_checkpoint
 from common.cli import FlagParser, flag
-from common.evaluation.report import SUMMARY_HEADER
+from common.evaluation.report import SUMMARY_HEADER, summary_rows
 from common.evaluation.scores import METRICS, Summary
 from common.files import atomic_path
 from scripts.voice.pack import FASTPITCH, HIFIGAN, MEGABYTE
@@ -121,18 +121,11 @@ def _description(config: CardConfig) -> str:
 
 def _table(summary: Mapping[str, Any]) -> str:
     lines = [f"| {' | '.join(SUMMARY_HEADER)} |", "|---|--:|--:|--:|--:|"]
-    for name, both in summary.items():
-        metric, cells = METRICS[name], []
-        for numbers in (both["speech"], both["recordings"]):
-            if numbers is None:
-                cells += ["", ""]
-                continue
-            found = Summary(**numbers)
-            cells += [
-                metric.text(found.mean),
-                f"{metric.text(found.low)} to {metric.text(found.high)}",
-            ]
-        lines.append(f"| {metric.label} | {' | '.join(cells)} |")
+    summaries = {
+        name: tuple(both[of] and Summary(**both[of]) for of in ("speech", "recordings"))
+        for name, both in summary.items()
+    }
+    lines += [f"| {' | '.join(cells)} |" for cells in summary_rows(summaries)]
     return "\n".join(lines)
 
 
