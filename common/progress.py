@@ -27,6 +27,7 @@ class ProgressLine:
         is_shown: False where another process tells
 
     Attributes:
+        steps_per_epoch: of the epoch that runs, where they differ
         is_terminal: whether standard error is one
     """
 

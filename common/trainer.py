@@ -67,11 +67,9 @@ class Trainer:
         self.report = report
         self.checkpoints = CheckpointFolder(run.output, task.files, run.keep_milestones)
         self.bad_steps = BadSteps(processes, run.max_bad_steps)
-        self.steps_per_epoch = len(train_loader) // run.grad_accumulation
         self.epoch_log = EpochLog(processes, self.bad_steps, report)
-        self.progress_line = ProgressLine(
-            run.epochs, self.steps_per_epoch, is_shown=processes.is_main
-        )
+        steps_per_epoch = len(train_loader) // run.grad_accumulation
+        self.progress_line = ProgressLine(run.epochs, steps_per_epoch, is_shown=processes.is_main)
         self.epoch = 0  # epochs done
         self.clips_done = 0  # of the epoch after these, over all processes
         self.step = 0
