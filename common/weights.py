@@ -3,24 +3,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from common.layers import FrameConv
-from common.packed_convolution import RELU, SpeakingConv
 from common.precision import Precision
-
-
-class SpeakingFrameConv(nn.Module):
-    """What a `FrameConv` computes, and the ReLU after it if there is one."""
-
-    def __init__(self, conv: FrameConv, has_relu: bool) -> None:
-        super().__init__()
-        self.conv = SpeakingConv(conv, conv.weight.dtype, RELU if has_relu else None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, in_channels) -> (B, T, out_channels)"""
-        image = x.to(self.conv.weight.dtype).transpose(1, 2).unsqueeze(2)
-        return self.conv(image).squeeze(2).transpose(1, 2)
 
 
 def prepare_weights(model: nn.Module, precision: Precision) -> None:
@@ -30,20 +16,9 @@ def prepare_weights(model: nn.Module, precision: Precision) -> None:
         model: whose products autocast rounds, and which is not trained
         precision: without AMP nothing is rounded
     """
-    for module in list(model.modules()):
+    for module in model.modules():
         if precision.amp and isinstance(module, nn.Linear | nn.Conv1d):
             module.to(precision.dtype)
-        if isinstance(module, nn.Sequential):
-            _lay_out_convolutions(module, precision)
-
-
-def _lay_out_convolutions(layers: nn.Sequential, precision: Precision) -> None:
-    for index, layer in enumerate(layers):
-        if isinstance(layer, FrameConv):
-            following = layers[index + 1 : index + 2]
-            has_relu = len(following) == 1 and isinstance(following[0], nn.ReLU)
-            if precision.amp:
-                layer.to(precision.dtype)
-            layers[index] = SpeakingFrameConv(layer, has_relu)
-            if has_relu:
-                layers[index + 1] = nn.Identity()
+        if isinstance(module, FrameConv):
+            # The channels of a frame side by side, as they are in what it is multiplied with.
+            module.weight.data = module.weight.data.transpose(1, 2).contiguous().transpose(1, 2)

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.compiling import Compile, padded_count, padded_size
-from common.packed_convolution import SpeakingConv, frozen, laid_out
 from hifigan.model import OUTPUT_SLOPE, SLOPE, HiFiGAN, ResBlock1, ResBlock2, check_bands
 
 # Mels that are spoken end to end, at most: more outgrow a CPU's cache, or a GPU's memory.
@@ -32,6 +31,26 @@ class Joints(NamedTuple):
         return torch.cat([after, before]).flatten()
 
 
+class ChannelsLastConv(nn.Module):
+    """A convolution over the time of (B, C, 1, T) whose channels lie side by side in memory.
+
+    That is how the hardware multiplies them; with time side by side every call has to rearrange
+    what it reads and what it writes.
+    """
+
+    def __init__(self, conv: nn.Conv1d, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = _laid_out(conv.weight, dtype)
+        self.bias = _frozen(conv.bias.to(dtype, copy=True))
+        self.dilation = (1, conv.dilation[0])
+        self.reach = conv.padding[0]  # samples that are heard on either side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, 1, T) -> (B, C_out, 1, T)"""
+        padding = (0, self.reach)
+        return F.conv2d(x, self.weight, self.bias, padding=padding, dilation=self.dilation)
+
+
 class ChannelsLastUpsampling(nn.Module):
     """A transposed convolution, written as a convolution that makes all samples of a frame.
 
@@ -47,8 +66,8 @@ class ChannelsLastUpsampling(nn.Module):
         weight = F.pad(conv.weight, (0, num_taps * self.rate - kernel_size))
         # (C_in, C_out, taps * rate) -> (rate * C_out, C_in, taps), the latest frame first
         weight = weight.unflatten(2, (num_taps, self.rate)).permute(3, 1, 0, 2).flatten(0, 1)
-        self.weight = laid_out(weight.flip(2), dtype)
-        self.bias = frozen(conv.bias.repeat(self.rate).to(dtype))
+        self.weight = _laid_out(weight.flip(2), dtype)
+        self.bias = _frozen(conv.bias.repeat(self.rate).to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, 1, T) -> (B, C_out, 1, T * rate)"""
@@ -70,13 +89,13 @@ class ChannelsLastHiFiGAN(nn.Module):
         super().__init__()
         self.config = generator.config
         self.n_mel_channels = generator.n_mel_channels
-        self.conv_pre = SpeakingConv(generator.conv_pre, dtype)
+        self.conv_pre = ChannelsLastConv(generator.conv_pre, dtype)
         self.ups = nn.ModuleList(ChannelsLastUpsampling(up, dtype) for up in generator.ups)
         self.resblocks = nn.ModuleList(
             nn.ModuleList(_Block(block, dtype) for block in blocks)
             for blocks in generator.resblocks
         )
-        self.conv_post = SpeakingConv(generator.conv_post, dtype)
+        self.conv_post = ChannelsLastConv(generator.conv_post, dtype)
         self._compiled: Callable[[Tensor, Joints], Tensor] | None = None
 
     @property
@@ -200,13 +219,7 @@ class _Block(nn.Module):
         else:
             steps = ((conv,) for conv in block.convs)
         self.steps = nn.ModuleList(
-            nn.ModuleList(
-                [
-                    *(SpeakingConv(conv, dtype, SLOPE) for conv in convs[:-1]),
-                    SpeakingConv(convs[-1], dtype),
-                ]
-            )
-            for convs in steps
+            nn.ModuleList(ChannelsLastConv(conv, dtype) for conv in convs) for convs in steps
         )
         self.reach = max(conv.reach for convs in self.steps for conv in convs)
 
@@ -215,7 +228,7 @@ class _Block(nn.Module):
         for first, *others in self.steps:
             hidden = silence(first(F.leaky_relu(x, SLOPE)))
             for conv in others:
-                hidden = silence(conv(hidden))
+                hidden = silence(conv(F.leaky_relu(hidden, SLOPE, inplace=True)))
             x = hidden.add_(x)
         return x
 
@@ -239,3 +252,13 @@ def _groups(mels: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         group.append(mel)
     if group:
         yield group
+
+
+def _laid_out(weight: Tensor, dtype: torch.dtype) -> nn.Parameter:
+    """(C_out, C_in, taps) -> (C_out, C_in, 1, taps), the channels of a tap side by side"""
+    weight = weight.detach()[:, :, None, :].to(dtype, copy=True)
+    return _frozen(weight.contiguous(memory_format=torch.channels_last))
+
+
+def _frozen(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value.detach(), requires_grad=False)
