@@ -33,7 +33,7 @@ def write_page(evaluation: Evaluation, path: Path, audio: AudioConfig, num_playe
     body = f"""<h1>How good is this speech?</h1>
 <p class="lead">{len(worst)} sentences. Behind each number, between which bounds it lies with a
 confidence of 95 %, by resampling the sentences.</p>
-<section class="card">{_grid(SUMMARY_HEADER, summary_rows(evaluation.summaries()))}
+<section class="card">{_grid(SUMMARY_HEADER, summary_rows(evaluation.summaries))}
 {_speed(evaluation)}</section>
 <section class="card panels">{join(map(picture, _histograms(evaluation)))}</section>
 <h2>Listen</h2>

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.evaluation.pairs import Pair
-from common.evaluation.scores import METRICS, Score, Summary, summarize
+from common.evaluation.scores import METRICS, Score, Summary, badness, summarize
 from common.files import atomic_path
 
 Summaries = tuple[Summary, Summary | None]  # of the speech, of the recordings
@@ -28,12 +29,6 @@ class Sentence:
     reference_scores: Mapping[str, Score]  # of the recording, what can be measured of it alone
     heard: str | None  # what the recogniser understood
 
-    @property
-    def badness(self) -> tuple[float, ...]:
-        """Greater for what should be listened to first."""
-        values = (self.scores.get(name) for name in ("wer", "cer", "mcd"))
-        return tuple(0.0 if score is None else score.value for score in values)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -45,7 +40,7 @@ class Evaluation:
 
     def worst_first(self) -> list[Sentence]:
         """The sentences as one should listen to them."""
-        return sorted(self.sentences, key=lambda sentence: sentence.badness, reverse=True)
+        return sorted(self.sentences, key=lambda each: badness(_numbers(each.scores)), reverse=True)
 
     def scores_of(self, name: str) -> tuple[list[Score], list[Score]]:
         """What counts of a metric, of the speech and of the recordings."""
@@ -59,6 +54,7 @@ class Evaluation:
         )
         return speech, recordings
 
+    @functools.cached_property
     def summaries(self) -> dict[str, Summaries]:
         """For each metric that was measured, of the speech and of the recordings."""
         both = {name: map(summarize, self.scores_of(name)) for name in METRICS}
@@ -71,7 +67,7 @@ class Evaluation:
 
 def table(evaluation: Evaluation) -> str:
     """The summary, for a terminal."""
-    rows = [SUMMARY_HEADER, *summary_rows(evaluation.summaries())]
+    rows = [SUMMARY_HEADER, *summary_rows(evaluation.summaries)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -105,7 +101,7 @@ def write_json(evaluation: Evaluation, path: Path) -> None:
     """All numbers, unrounded, in the units of `METRICS` before scaling."""
     summaries = {
         name: {"speech": speech._asdict(), "recordings": recordings and recordings._asdict()}
-        for name, (speech, recordings) in evaluation.summaries().items()
+        for name, (speech, recordings) in evaluation.summaries.items()
     }
     contents = {
         "settings": evaluation.settings,

@@ -19,7 +19,6 @@ class Metric:
 
     title: str
     unit: str  # as printed after the number
-    lower_is_better: bool
     scale: float = 1.0  # from the score to what is printed
     decimals: int = 2
 
@@ -35,22 +34,32 @@ class Metric:
 
 PERCENT = {"unit": "%", "scale": 100.0, "decimals": 1}
 METRICS: Mapping[str, Metric] = {
-    "wer": Metric(title="word error rate", lower_is_better=True, **PERCENT),
-    "words_skipped": Metric(title="words skipped", lower_is_better=True, **PERCENT),
-    "words_added": Metric(title="words added", lower_is_better=True, **PERCENT),
-    "cer": Metric(title="character error rate", lower_is_better=True, **PERCENT),
-    "dnsmos": Metric(title="DNSMOS, overall", unit="of 5", lower_is_better=False),
-    "dnsmos_signal": Metric(title="DNSMOS, signal", unit="of 5", lower_is_better=False),
-    "dnsmos_background": Metric(title="DNSMOS, background", unit="of 5", lower_is_better=False),
-    "dnsmos_p808": Metric(title="DNSMOS, P.808", unit="of 5", lower_is_better=False),
-    "mcd": Metric(title="mel-cepstral distortion", unit="dB", lower_is_better=True),
-    "f0_rmse": Metric(title="log F0, RMSE", unit="semitones", lower_is_better=True),
-    "f0_correlation": Metric(title="log F0, correlation", unit="", lower_is_better=False),
-    "voicing_error": Metric(title="voicing error", lower_is_better=True, **PERCENT),
-    "duration_error": Metric(
-        title="duration error", unit="ms a symbol", scale=1000.0, decimals=1, lower_is_better=True
-    ),
+    "wer": Metric(title="word error rate", **PERCENT),
+    "words_skipped": Metric(title="words skipped", **PERCENT),
+    "words_added": Metric(title="words added", **PERCENT),
+    "cer": Metric(title="character error rate", **PERCENT),
+    "dnsmos": Metric(title="DNSMOS, overall", unit="of 5"),
+    "dnsmos_signal": Metric(title="DNSMOS, signal", unit="of 5"),
+    "dnsmos_background": Metric(title="DNSMOS, background", unit="of 5"),
+    "dnsmos_p808": Metric(title="DNSMOS, P.808", unit="of 5"),
+    "mcd": Metric(title="mel-cepstral distortion", unit="dB"),
+    "f0_rmse": Metric(title="log F0, RMSE", unit="semitones"),
+    "f0_correlation": Metric(title="log F0, correlation", unit=""),
+    "voicing_error": Metric(title="voicing error", **PERCENT),
+    "duration_error": Metric(title="duration error", unit="ms a symbol", scale=1000.0, decimals=1),
 }
+
+
+WORST_BY = ("wer", "cer", "mcd")  # what is looked at first, of two sentences
+
+
+def badness(values: Mapping[str, float]) -> tuple[float, ...]:
+    """Greater for what should be listened to first.
+
+    Args:
+        values: of the metrics of a sentence that were measured
+    """
+    return tuple(values.get(name, 0.0) for name in WORST_BY)
 
 
 class Score(NamedTuple):

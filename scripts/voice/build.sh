@@ -15,43 +15,41 @@ cd "$(dirname "$0")/../.."
 : "${OUTPUT_DIR:=output/voice-$PRESET}"
 : "${RELEASE_DIR:=$OUTPUT_DIR/release}"
 
+fastpitch_of() { # width, filter size, layers of the encoder, of the decoder
+  sizes=(--symbols-embedding-dim "$1" --in-fft-output-size "$1" --out-fft-output-size "$1"
+    --in-fft-conv1d-filter-size "$2" --out-fft-conv1d-filter-size "$2"
+    --in-fft-n-layers "$3" --out-fft-n-layers "$4")
+}
+
 # HOURS of speech; minutes of each training, which is then stopped with a checkpoint.
+batch_size=64 vocoder_training=() measures=(words dnsmos mcd durations)
 case "$PRESET" in
   tiny)
     : "${HOURS:=0.06}" "${NUM_TEST:=3}" "${NUM_VALIDATION:=3}"
     : "${FASTPITCH_MINUTES:=1}" "${VOCODER_MINUTES:=1}" "${FINE_TUNING_MINUTES:=1}"
-    fastpitch_size=(--symbols-embedding-dim 64 --batch-size 4
-      --in-fft-n-layers 1 --in-fft-output-size 64 --in-fft-conv1d-filter-size 128
-      --out-fft-n-layers 1 --out-fft-output-size 64 --out-fft-conv1d-filter-size 128)
+    fastpitch_of 64 128 1 1
     generator=(--variant V3 --upsample-initial-channel 32)
-    vocoder_size=(--discriminator-divisor 8 --segment-size 4096 --batch-size 4)
+    batch_size=4 vocoder_training=(--discriminator-divisor 8 --segment-size 4096)
     measures=(mcd durations)
     ;;
   small)
-    : "${HOURS:=4}" "${NUM_TEST:=100}" "${NUM_VALIDATION:=50}"
+    : "${HOURS:=4}"
     : "${FASTPITCH_MINUTES:=10}" "${VOCODER_MINUTES:=9}" "${FINE_TUNING_MINUTES:=4}"
-    fastpitch_size=(--symbols-embedding-dim 256 --batch-size 64
-      --in-fft-n-layers 4 --in-fft-output-size 256 --in-fft-conv1d-filter-size 1024
-      --out-fft-n-layers 6 --out-fft-output-size 256 --out-fft-conv1d-filter-size 1024)
+    fastpitch_of 256 1024 4 6
     generator=(--variant V2)
-    vocoder_size=(--batch-size 64)
-    measures=(words dnsmos mcd durations)
     ;;
   base)
-    : "${HOURS:=8}" "${NUM_TEST:=100}" "${NUM_VALIDATION:=50}"
+    : "${HOURS:=8}"
     : "${FASTPITCH_MINUTES:=60}" "${VOCODER_MINUTES:=240}" "${FINE_TUNING_MINUTES:=60}"
-    fastpitch_size=(--symbols-embedding-dim 192 --batch-size 64
-      --in-fft-n-layers 3 --in-fft-output-size 192 --in-fft-conv1d-filter-size 768
-      --out-fft-n-layers 5 --out-fft-output-size 192 --out-fft-conv1d-filter-size 768)
+    fastpitch_of 192 768 3 5
     generator=(--variant V1)
-    vocoder_size=(--batch-size 64)
-    measures=(words dnsmos mcd durations)
     ;;
   *)
     echo "build.sh: PRESET must be tiny, small or base, got $PRESET" >&2
     exit 2
     ;;
 esac
+: "${NUM_TEST:=100}" "${NUM_VALIDATION:=50}"
 
 if [[ "${DRY_RUN:-false}" != true && ! -f "$TEXTS" ]]; then
   echo "build.sh: TEXTS: $TEXTS: no such file: name a file with a sentence a line, or have LJSpeech's" \
@@ -111,7 +109,7 @@ if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   device=(--cuda --amp --amp-dtype bf16)
 fi
 export OMP_WAIT_POLICY=PASSIVE # threads that wait leave the cores to those that work
-mkdir -p "$OUTPUT_DIR"
+[[ "${DRY_RUN:-false}" == true ]] || mkdir -p "$OUTPUT_DIR"
 
 run python -m scripts.voice.make_corpus --texts "$TEXTS" --output "$corpus" --hours "$HOURS"
 run python -m scripts.make_filelists --dataset-path "$corpus" --output "$lists" --prefix voice \
@@ -122,23 +120,24 @@ run python prepare_dataset.py --dataset-path "$corpus" \
 
 data=(--dataset-path "$corpus" --training-files "$(list train)" --validation-files "$(list val)")
 train_for fastpitch "$FASTPITCH_MINUTES" python train.py "${data[@]}" --load-pitch-from-disk \
-  --bucket "${fastpitch_size[@]}" --optimizer lamb --learning-rate 0.1 --warmup-steps 1000 \
-  --ema-decay 0.999 --energy-conditioning --p-arpabet 1.0 --several-pronunciations first \
-  --text-cleaners english_cleaners_v2 --dur-predictor-loss-scale 0.1 \
-  --pitch-predictor-loss-scale 0.1 --kl-loss-start-epoch 10 --kl-loss-warmup-epochs 20 \
-  --validation-freq 10 --samples-freq 50 --epochs-per-checkpoint 20
+  --bucket "${sizes[@]}" --batch-size "$batch_size" \
+  --optimizer lamb --learning-rate 0.1 --warmup-steps 1000 --ema-decay 0.999 --energy-conditioning \
+  --p-arpabet 1.0 --several-pronunciations first --text-cleaners english_cleaners_v2 \
+  --dur-predictor-loss-scale 0.1 --pitch-predictor-loss-scale 0.1 --kl-loss-start-epoch 10 \
+  --kl-loss-warmup-epochs 20 --validation-freq 10 --samples-freq 50 --epochs-per-checkpoint 20
 train_for vocoder "$VOCODER_MINUTES" python -m hifigan.train "${data[@]}" "${generator[@]}" \
-  "${vocoder_size[@]}" --learning-rate 0.0003 --ema-decay 0.999 --validation-interval 20 --samples-interval 100 \
-  --checkpoint-interval 20
+  "${vocoder_training[@]}" --batch-size "$batch_size" --learning-rate 0.0003 --ema-decay 0.999 \
+  --validation-interval 20 --samples-interval 100 --checkpoint-interval 20
 fastpitch="$(newest fastpitch FastPitch)"
 run python -m fastpitch.extract_mels --fastpitch "$fastpitch" --ema --load-pitch-from-disk \
   --dataset-path "$corpus" --input-files "$(list train)" "$(list val)" \
   --output "$OUTPUT_DIR/mels" "${cuda[@]}"
 vocoder="$(newest vocoder hifigan_gen)"
 train_for fine_tuned "$FINE_TUNING_MINUTES" python -m hifigan.train "${data[@]}" \
-  "${vocoder_size[@]}" --fine-tuning --input-mels-dir "$OUTPUT_DIR/mels" --learning-rate 0.0001 \
-  --ema-decay 0.999 --validation-interval 20 --samples-interval 100 --checkpoint-interval 20 \
-  --checkpoint-path-gen "$vocoder" --checkpoint-path-discrim "${vocoder/_gen_/_discrim_}"
+  "${vocoder_training[@]}" --batch-size "$batch_size" --learning-rate 0.0001 --ema-decay 0.999 \
+  --validation-interval 20 --samples-interval 100 --checkpoint-interval 20 \
+  --fine-tuning --input-mels-dir "$OUTPUT_DIR/mels" --checkpoint-path-gen "$vocoder" \
+  --checkpoint-path-discrim "${vocoder/hifigan_gen_/hifigan_discrim_}"
 
 run python -m scripts.voice.pack --fastpitch "$fastpitch" \
   --hifigan "$(newest fine_tuned hifigan_gen)" --output "$RELEASE_DIR"

@@ -19,7 +19,7 @@ import soundfile
 from common.checkpoint import load_checkpoint
 from common.cli import FlagParser, flag
 from common.evaluation.report import SUMMARY_HEADER, summary_rows
-from common.evaluation.scores import METRICS, Summary
+from common.evaluation.scores import METRICS, Summary, badness
 from common.files import atomic_path
 from scripts.voice.pack import FASTPITCH, HIFIGAN, MEGABYTE
 
@@ -145,14 +145,13 @@ def _controls(reports: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _weaknesses(sentences: Sequence[Mapping[str, Any]]) -> str:
-    def badness(sentence: Mapping[str, Any]) -> tuple[float, float]:
-        return sentence["scores"].get("wer", 0.0), sentence["scores"].get("mcd", 0.0)
-
     lines = [
         "One voice, one language, read sentences of up to a dozen seconds. It did worst at:",
         "",
     ]
-    for sentence in sorted(sentences, key=badness, reverse=True)[:NUM_WORST]:
+    for sentence in sorted(sentences, key=lambda each: badness(each["scores"]), reverse=True)[
+        :NUM_WORST
+    ]:
         scores = ", ".join(
             f"{METRICS[name].label} {METRICS[name].text(sentence['scores'][name])}"
             for name in ("wer", "mcd")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -13,21 +15,12 @@ from hifigan.arg_parser import VARIANTS, HiFiGANConfig
 from hifigan.channels_last import ChannelsLastHiFiGAN
 from hifigan.model import HiFiGAN, nested_keys
 from tests.conftest import golden
+from tests.hifigan import test_model
 
 TOLERANCE = {"atol": 1e-6, "rtol": 1e-5}
-SMALL = {
-    "1": HiFiGANConfig(
-        upsample_rates=(4, 3),
-        upsample_kernel_sizes=(8, 3),
-        upsample_initial_channel=8,
-        resblock_kernel_sizes=(3, 5),
-        resblock_dilation_sizes=((1, 3), (2,)),
-    ),
-    "2": HiFiGANConfig(
-        upsample_rates=(4, 3),
-        upsample_kernel_sizes=(4, 5),
-        upsample_initial_channel=8,
-        resblock="2",
+SMALL = test_model.SMALL | {
+    "2": dataclasses.replace(
+        test_model.SMALL["2"],
         resblock_kernel_sizes=(3, 11),
         resblock_dilation_sizes=((1, 2, 4), (5,)),
     ),
