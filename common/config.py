@@ -205,6 +205,11 @@ class RunConfig:
     epochs_this_job: int | None = flag(
         None, help="stop after so many epochs; --resume continues (default: all)"
     )
+    max_minutes: float | None = flag(
+        None,
+        help="stop with a checkpoint after so many minutes of training, those before a resume "
+        "counted (default: any number)",
+    )
     batch_size: int = flag(short="-bs", help="clips per process and micro-batch")
     grad_accumulation: int = flag(1, help="micro-batches per optimizer step")
     resume: bool = flag(False, help="continue from the newest checkpoint in --output")
@@ -269,7 +274,12 @@ class RunConfig:
             require(getattr(self, name) > 0, name, "must be positive", getattr(self, name))
         for name in ("epochs", "num_workers", "seed"):
             require(getattr(self, name) >= 0, name, "must not be negative", getattr(self, name))
-        for name in ("epochs_this_job", "checkpoint_every_steps", "checkpoint_every_minutes"):
+        for name in (
+            "epochs_this_job",
+            "max_minutes",
+            "checkpoint_every_steps",
+            "checkpoint_every_minutes",
+        ):
             value = getattr(self, name)
             require(value is None or value > 0, name, "must be positive", value)
         require(0 <= self.ema_decay < 1, "ema_decay", "must lie in [0, 1)", self.ema_decay)

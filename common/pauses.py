@@ -10,6 +10,7 @@ from common.config import RunConfig
 from common.distributed import Processes
 from common.metrics import Stopwatch
 from common.signals import StopRequest
+from common.time_limit import TimeLimit
 
 # Requests are heard where metrics are read: at least so often, and after so many steps.
 SECONDS_BETWEEN_READINGS = 2.0
@@ -20,7 +21,8 @@ class Pause(NamedTuple):
     """What is to be done after a step."""
 
     save: bool
-    stop: bool
+    stop: bool  # as a process was asked to
+    end: bool  # since time is up
 
 
 class Pauses:
@@ -34,12 +36,16 @@ class Pauses:
         run: when to save in the middle of an epoch
         processes: that train together
         stop: this process's request
+        time_limit: of the training, as this process counts
     """
 
-    def __init__(self, run: RunConfig, processes: Processes, stop: StopRequest) -> None:
+    def __init__(
+        self, run: RunConfig, processes: Processes, stop: StopRequest, time_limit: TimeLimit
+    ) -> None:
         self.run = run
         self.processes = processes
         self.stop = stop
+        self.time_limit = time_limit
         self._since_reading = Stopwatch()
         self._since_saving = Stopwatch()
         self._read_step = 0
@@ -62,6 +68,7 @@ class Pauses:
             "seconds": self._since_reading.seconds / self.processes.world_size,
             "save": float(is_late and self.processes.is_main),
             "stop": float(self.stop.requested),
+            "end": float(self.time_limit.is_reached and self.processes.is_main),
         }
 
     def agree(self, step: int, wishes: Mapping[str, float]) -> Pause:
@@ -74,7 +81,11 @@ class Pauses:
         num_steps = SECONDS_BETWEEN_READINGS / max(seconds_per_step, 1e-6)
         self._next_reading = step + min(max(1, int(num_steps)), MAX_STEPS_BETWEEN_READINGS)
         self.begin(step)
-        return Pause(save=wishes["save"] > 0 or self._is_saved(step), stop=wishes["stop"] > 0)
+        return Pause(
+            save=wishes["save"] > 0 or self._is_saved(step),
+            stop=wishes["stop"] > 0,
+            end=wishes["end"] > 0,
+        )
 
     def saved(self) -> None:
         """Sets the clock back after a checkpoint."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -47,20 +48,28 @@ class ProgressLine:
         self._seconds_per_step: float | None = None
         self._bar: tqdm | None = None
 
-    def update(self, epoch: int, iteration: int, metrics: Mapping[str, float]) -> None:
+    def update(
+        self,
+        epoch: int,
+        iteration: int,
+        metrics: Mapping[str, float],
+        most_seconds_left: float = math.inf,
+    ) -> None:
         """Tells of a step.
 
         Args:
             epoch: counted from 1
             iteration: the step within the epoch, counted from 1
             metrics: `loss`, `frames/s` and `took`, the seconds of a step
+            most_seconds_left: after which training ends in any case
         """
         if not self.is_shown:
             return
         pace = self._seconds_per_step or metrics["took"]
         self._seconds_per_step = PACE_DECAY * pace + (1 - PACE_DECAY) * metrics["took"]
         numbers = f"loss {metrics['loss']:.4g}, {metrics['frames/s']:,.0f} frames/s"
-        left = f"{duration(self.seconds_left(epoch, iteration))} left"
+        seconds_left = max(0.0, min(self.seconds_left(epoch, iteration), most_seconds_left))
+        left = f"{duration(seconds_left)} left"
         if self.is_terminal:
             self._move_bar(epoch, iteration, f"{numbers}, {left}")
         elif time.monotonic() - self._last_line >= self.seconds_between_lines:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from common.rehearsal import (
 from common.signals import Stopped, StopRequest
 from common.task import Progress, Task
 from common.tb_dllogger import TrainingLogger
+from common.time_limit import TimeIsUp, TimeLimit
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Trainer:
         validation_loader: of the same kind of batches
         processes: that train together
         report: where to report to
+        clock: gives the seconds that `--max-minutes` counts
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Trainer:
         validation_loader: DataLoader,
         processes: Processes,
         report: TrainingLogger,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.task = task
         self.run = run
@@ -69,6 +73,7 @@ class Trainer:
         self.bad_steps = BadSteps(processes, run.max_bad_steps)
         self.epoch_log = EpochLog(processes, self.bad_steps, report)
         steps_per_epoch = len(train_loader) // run.grad_accumulation
+        self.time_limit = TimeLimit(run.max_minutes, clock)
         self.progress_line = ProgressLine(run.epochs, steps_per_epoch, is_shown=processes.is_main)
         self.epoch = 0  # epochs done
         self.clips_done = 0  # of the epoch after these, over all processes
@@ -101,8 +106,8 @@ class Trainer:
             logger.info("Resumed from %s: epoch %d, step %d", where, self.epoch, self.step)
 
     def fit(self, stop: StopRequest | None = None) -> None:
-        """Trains up to the last epoch, or until asked to stop, which saves a checkpoint first;
-        with `--epochs 0`, only validates.
+        """Trains up to the last epoch, or until time is up or it is asked to stop, which saves a
+        checkpoint first; with `--epochs 0`, only validates.
 
         Args:
             stop: may ask this process; one that was asked ends all
@@ -119,8 +124,15 @@ class Trainer:
                 self._validate(self.epoch, stop)
             elif self.epoch >= self.run.epochs:
                 logger.info("Nothing to do: %d of %d epochs are done", self.epoch, self.run.epochs)
+            elif self.time_limit.is_reached:
+                spent, minutes = self.time_limit.seconds / 60, self.run.max_minutes
+                logger.info("Nothing to do: %.1f of %g minutes are used up", spent, minutes)
             else:
                 self._train(stop)
+        except TimeIsUp:
+            if self.processes.is_main:
+                minutes = self.run.max_minutes
+                logger.info("Stopped after step %d: %g minutes are used up", self.step, minutes)
         except Stopped:
             if self.step != self._saved_step:
                 self._save()
@@ -138,7 +150,8 @@ class Trainer:
         rehearse(self.task, largest, next_step, self.run, self.processes, max_frames)
         advice = batch_advice(self.run, max_frames)
         epochs = []
-        pauses = Pauses(self.run, self.processes, stop)
+        self.time_limit.begin()
+        pauses = Pauses(self.run, self.processes, stop, self.time_limit)
         last_epoch = self.run.epochs
         if self.run.epochs_this_job is not None:
             last_epoch = min(last_epoch, self.epoch + self.run.epochs_this_job)
@@ -188,10 +201,13 @@ class Trainer:
             if is_logged or any(pause):
                 logged = self.epoch_log.log(epoch, iteration, num_steps)
                 if logged:
-                    self.progress_line.update(epoch, iteration, logged)
+                    seconds_left = self.time_limit.seconds_left
+                    self.progress_line.update(epoch, iteration, logged, seconds_left)
             if any(pause):
                 self._save()
                 pauses.saved()
+            if pause.end:
+                raise TimeIsUp
             if pause.stop:
                 raise Stopped
         self.progress_line.end_epoch()
@@ -290,6 +306,7 @@ class Trainer:
                 "epoch_log": self.epoch_log.state_dict(),
                 "bad_steps_in_a_row": self.bad_steps.in_a_row,
                 "checkpoints": self.checkpoints.state_dict(moment),
+                "seconds": self.time_limit.seconds,
             },
         }
         self.checkpoints.save(moment, states)
@@ -309,6 +326,7 @@ class Trainer:
             )
         self.epoch_log.load_state_dict(state["epoch_log"])
         self.bad_steps.in_a_row = state["bad_steps_in_a_row"]
+        self.time_limit.seconds_before = state.get("seconds", 0.0)
         if all(folder.resolve() == self.run.output.resolve() for folder in folders):
             self.checkpoints.load_state_dict(state["checkpoints"])
 

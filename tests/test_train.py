@@ -91,6 +91,7 @@ def losses_of(output, key):
 def checkpoint(output, epoch):
     state = torch.load(output / f"FastPitch_checkpoint_{epoch}.pt", weights_only=True)
     del state["training"]["checkpoints"]  # which were saved before it
+    del state["training"]["seconds"]  # that it took
     return state
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 
@@ -160,6 +162,68 @@ def test_a_training_that_is_asked_to_stop_loses_no_step(tmp_path, caplog, where,
     for scope in ("train", "train_avg", "val", "val_ema"):
         assert lines_of(first, second, scope=scope) == lines_of(whole, scope=scope)
     assert torch.equal(second.task.model.weight, whole.task.model.weight)
+
+
+class Clock:
+    """One that goes on by a minute with each step of a training."""
+
+    def __init__(self):
+        self.seconds = 1e6
+
+    def __call__(self):
+        return self.seconds
+
+    def drive(self, trainer):
+        self.train_step, trainer.task.train_step = trainer.task.train_step, self.take_a_step
+        return trainer
+
+    def take_a_step(self, *arguments):
+        self.seconds += 60
+        return self.train_step(*arguments)
+
+
+def timed(folder, **settings):
+    """A training whose steps take a minute each."""
+    clock = Clock()
+    trainer = clock.drive(make_trainer(folder, clock=clock, **settings))
+    if newest(folder):
+        trainer.restore(newest(folder))
+    return trainer
+
+
+def test_a_training_has_its_minutes_over_several_jobs_and_then_ends(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    whole = trained(tmp_path / "whole")
+    torch.manual_seed(5)
+    killed = timed(tmp_path, max_minutes=8)
+    killed.task.interrupt_at = 7
+    with pytest.raises(KeyboardInterrupt):
+        killed.fit()
+    assert names_in(tmp_path) == ["1.pt"], "six minutes are on record"
+    for step in (8, 8, 10):
+        part = timed(tmp_path, max_minutes=step)
+        part.fit()
+        assert part.step == step
+        assert newest(tmp_path)["FindMean"].name == f"FindMean_checkpoint_2_step_{step}.pt"
+    said = [line for line in caplog.messages if "minutes" in line]
+    assert said == [
+        "Stopped after step 8: 8 minutes are used up",
+        "Nothing to do: 8.0 of 8 minutes are used up",
+        "Stopped after step 10: 10 minutes are used up",
+    ]
+    rest = fit(tmp_path, resume=True)
+    assert rest.task.seen == whole.task.seen[10:]
+    assert torch.equal(rest.task.model.weight, whole.task.model.weight)
+
+
+def test_what_was_trained_before_minutes_were_counted_has_them_all(tmp_path):
+    fit(tmp_path, epochs=1)
+    checkpoint = load_checkpoint(newest(tmp_path)["FindMean"])
+    del checkpoint["training"]["seconds"]
+    torch.save(checkpoint, newest(tmp_path)["FindMean"])
+    resumed = timed(tmp_path, max_minutes=2)
+    resumed.fit()
+    assert resumed.step == 8
 
 
 def test_a_request_before_the_first_step_ends_without_one(tmp_path, caplog):

@@ -11,17 +11,18 @@ from common.config import RunConfig
 from common.distributed import Processes
 from common.pauses import MAX_STEPS_BETWEEN_READINGS, SECONDS_BETWEEN_READINGS, Pause, Pauses
 from common.signals import StopRequest
+from common.time_limit import TimeLimit
 
 
 def make_pauses(tmp_path, rank=0, **settings):
     processes = Processes(cuda=False)
     processes.rank, processes.world_size = rank, 2
     run = RunConfig(output=tmp_path, epochs=1, batch_size=1, **settings)
-    return Pauses(run, processes, StopRequest())
+    return Pauses(run, processes, StopRequest(), TimeLimit(run.max_minutes))
 
 
 def wishes(**own):
-    return {"seconds": 1.0, "save": 0.0, "stop": 0.0} | own
+    return {"seconds": 1.0, "save": 0.0, "stop": 0.0, "end": 0.0} | own
 
 
 def readings(pauses, seconds_per_step, num_steps):
@@ -54,9 +55,10 @@ def test_what_one_process_wants_all_do(tmp_path):
     assert second.wishes()["stop"] == 1
     for pauses in (first, second):
         pauses.begin(4)
-        assert pauses.agree(5, wishes(stop=1.0)) == Pause(save=False, stop=True)
-        assert pauses.agree(6, wishes(save=1.0)) == Pause(save=True, stop=False)
-        assert pauses.agree(7, wishes()) == Pause(save=False, stop=False)
+        assert pauses.agree(5, wishes(stop=1.0)) == Pause(save=False, stop=True, end=False)
+        assert pauses.agree(6, wishes(save=1.0)) == Pause(save=True, stop=False, end=False)
+        assert pauses.agree(7, wishes(end=1.0)) == Pause(save=False, stop=False, end=True)
+        assert pauses.agree(8, wishes()) == Pause(save=False, stop=False, end=False)
 
 
 def test_the_clock_for_saving_is_the_first_processs(tmp_path):
@@ -71,4 +73,4 @@ def test_steps_to_save_after_are_read_in_any_case(tmp_path):
     steps = readings(pauses, 0.001, 95)
     assert {30, 60, 90} <= {*steps} and len(steps) < 8
     pauses.begin(119)
-    assert pauses.agree(120, wishes()) == Pause(save=True, stop=False)
+    assert pauses.agree(120, wishes()) == Pause(save=True, stop=False, end=False)

@@ -48,6 +48,13 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then(caplog):
     assert len(caplog.messages) == 1
 
 
+def test_no_more_time_is_left_than_training_may_take(caplog):
+    caplog.set_level(logging.INFO)
+    line = ProgressLine(num_epochs=9, steps_per_epoch=100, seconds_between_lines=0)
+    line.update(1, 1, took(2, 1.25, 1000), 61.0)
+    assert caplog.messages[0].endswith(", 0:01:01 left")
+
+
 def test_a_slow_first_step_is_forgotten():
     line = ProgressLine(num_epochs=1, steps_per_epoch=1001, seconds_between_lines=1e9)
     line.update(1, 1, took(100, 1, 1))

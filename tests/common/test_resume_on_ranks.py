@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def two(folder) -> list[Ended]:
             check_that_a_failure_to_save_ends_all,
             check_that_different_folders_are_refused,
             check_that_different_data_are_refused,
+            check_that_time_is_up_for_all,
         )
     ]
     return run_ranks(CHECKS, 2, arguments=[str(folder), *names])
@@ -172,3 +174,16 @@ def check_that_different_data_are_refused(folder: Path, processes: Processes) ->
 
 def test_processes_that_found_different_clips_are_refused(two):
     assert passed(two, check_that_different_data_are_refused.__name__)
+
+
+def check_that_time_is_up_for_all(folder: Path, processes: Processes) -> None:
+    for _ in range(2):
+        clock = itertools.count(step=5.0 if processes.is_main else 0.0)
+        trainer = fit(folder, processes=processes, clock=clock.__next__, max_minutes=1, resume=True)
+        (step,) = {*processes.gather(trainer.step)}
+        assert 0 < step < 9
+    assert trainer.task.seen == []
+
+
+def test_processes_whose_clocks_differ_stop_at_the_same_step_and_stay_stopped(two):
+    assert passed(two, check_that_time_is_up_for_all.__name__)

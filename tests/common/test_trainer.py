@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -171,6 +172,7 @@ def make_trainer(
     processes: Processes | None = None,
     num_validation: int = NUM_VALIDATION,
     buckets: Buckets | None = None,
+    clock: Callable[[], float] = time.perf_counter,
     **settings,
 ) -> Trainer:
     run = RunConfig(
@@ -199,6 +201,7 @@ def make_trainer(
         loader(NUMBERS[NUM_TRAINING:][:num_validation], None),
         processes,
         Notes(),
+        clock,
     )
 
 

@@ -70,6 +70,7 @@ def checkpoint(output, kind, epoch):
     state = torch.load(output / f"hifigan_{kind}_checkpoint_{epoch}.pt", weights_only=True)
     if kind == "discrim":
         del state["training"]["checkpoints"]  # which were saved before it
+        del state["training"]["seconds"]  # that it took
     return state
 
 

@@ -54,6 +54,7 @@ def flags(corpus, output, epochs, *more):
 def checkpoint(output, epoch):
     state = torch.load(output / f"WaveGlow_checkpoint_{epoch}.pt", weights_only=True)
     del state["training"]["checkpoints"]  # which were saved before it
+    del state["training"]["seconds"]  # that it took
     return state
 
 
