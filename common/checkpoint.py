@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,13 @@ def save_checkpoint(state: Mapping[str, Any], path: Path) -> None:
             f"{path}: cannot be saved ({cause.strerror}); the checkpoints before it are as they "
             "were: make room, then --resume continues"
         ) from error
+
+
+def checkpoint_size(state: Mapping[str, Any]) -> int:
+    """Bytes of the file that `save_checkpoint` would write."""
+    file = io.BytesIO()
+    torch.save(dict(state), file)
+    return file.tell()
 
 
 def check_readable(path: Path) -> None:

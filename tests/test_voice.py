@@ -14,6 +14,7 @@ import hifigan.train
 import inference
 import train
 from common.audio import write_wav
+from common.checkpoint import checkpoint_size, load_checkpoint
 from common.cli import FlagParser
 from common.config import AudioConfig, TextConfig
 from evaluate import EvaluationConfig
@@ -111,6 +112,8 @@ def test_a_text_that_is_not_there_is_named(tmp_path, capsys):
 def test_a_packed_voice_speaks_with_averaged_weights_in_half_the_space(models, tmp_path):
     release = tmp_path / "release"
     assert pack.main([*models, "--output", str(release)]) == 0
+    for file in release.iterdir():
+        assert checkpoint_size(load_checkpoint(file)) == file.stat().st_size
     generator, vocoder = (
         load_generator(release / "fastpitch.pt"),
         load_vocoder(release / "hifigan.pt"),
@@ -143,6 +146,7 @@ def test_a_voice_that_is_too_large_is_refused(models, tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit):
         pack.main([*models, "--output", str(tmp_path / "release")])
     assert "more than the 0.001 MB that a release may have" in capsys.readouterr().err
+    assert not (tmp_path / "release").exists()
 
 
 def test_the_card_has_the_measured_numbers_and_names_the_worst_sentences(models, tmp_path):

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from common.checkpoint import load_checkpoint, save_checkpoint
+from common.checkpoint import checkpoint_size, load_checkpoint, save_checkpoint
 from common.cli import FlagParser, flag
 from models import load_generator, load_vocoder
 
@@ -49,33 +49,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def pack(config: PackConfig) -> None:
-    """Writes both models.
+    """Writes both models, or neither.
 
     Raises:
         ValueError: a file is no such model, or together they are larger than a release may be
     """
-    fastpitch = load_checkpoint(config.fastpitch)
+    fastpitch, hifigan = load_checkpoint(config.fastpitch), load_checkpoint(config.hifigan)
     generator = load_generator(config.fastpitch, ema=bool(fastpitch.get("ema_state_dict")))
-    _write(fastpitch, "state_dict", generator.state_dict(), config.output / FASTPITCH)
-    hifigan = load_checkpoint(config.hifigan)
     vocoder = load_vocoder(config.hifigan, ema=True)
-    _write(hifigan, "generator", vocoder.state_dict(), config.output / HIFIGAN)
-    sizes = [(config.output / name).stat().st_size / MEGABYTE for name in (FASTPITCH, HIFIGAN)]
-    logger.info("%s: %.1f MB and %.1f MB", config.output, *sizes)
+    packed = {
+        FASTPITCH: _packed(fastpitch, "state_dict", generator.state_dict()),
+        HIFIGAN: _packed(hifigan, "generator", vocoder.state_dict()),
+    }
+    sizes = [checkpoint_size(model) / MEGABYTE for model in packed.values()]
     if sum(sizes) > LARGEST_MEGABYTES:
         raise ValueError(
             f"together {sum(sizes):.1f} MB, more than the {LARGEST_MEGABYTES:g} MB that a release "
             "may have: train smaller models"
         )
+    for name, model in packed.items():
+        save_checkpoint(model, config.output / name)
+    logger.info("%s: %.1f MB and %.1f MB", config.output, *sizes)
 
 
-def _write(
-    checkpoint: Mapping[str, Any], name: str, weights: Mapping[str, Tensor], path: Path
-) -> None:
+def _packed(
+    checkpoint: Mapping[str, Any], name: str, weights: Mapping[str, Tensor]
+) -> dict[str, Any]:
     """What a model is and its weights, which are half as large."""
     kept = {name: checkpoint[name] for name in KEPT if name in checkpoint}
     halves = {key: w.half() if w.is_floating_point() else w for key, w in weights.items()}
-    save_checkpoint({**kept, name: halves}, path)
+    return {**kept, name: halves}
 
 
 if __name__ == "__main__":
