@@ -23,7 +23,7 @@ from inference import InferenceConfig
 from models import load_generator, load_vocoder
 from prepare_dataset import PreparationConfig
 from scripts.make_filelists import SplitConfig
-from scripts.voice import card, make_corpus, pack
+from scripts.voice import card, goals, make_corpus, pack
 from tests.conftest import golden
 from tests.test_scripts import run_script
 
@@ -170,8 +170,66 @@ def test_the_card_has_the_measured_numbers_and_names_the_worst_sentences(models,
     written = (release / "README.md").read_text()
     assert "| word error rate, % | 12.3 | 10.0 to 15.0 |" in written
     assert "| pace 0.7 | 24.6 |" in written
+    assert "| pace 1.5: word error rate within 3 points of the speech as it is | not " in written
     assert written.index("Worst of all.") < written.index("Fine.")
     assert "1 sentences, 0.0 hours" in written and "7 epochs" in written and "9 epochs" in written
+
+
+def measured(**metrics):
+    """A report of metrics, each (of the speech, of the recordings)."""
+    return {
+        "summary": {
+            name: {
+                "speech": {"mean": speech},
+                "recordings": None if recordings is None else {"mean": recordings},
+            }
+            for name, (speech, recordings) in metrics.items()
+        }
+    }
+
+
+AT_THE_LIMITS = {
+    "plain": measured(
+        wer=(0.07, 0.05),
+        dnsmos=(3.3, 3.5),
+        mcd=(4.99, None),
+        words_skipped=(0.01, 0.01),
+        words_added=(0.0, 0.01),
+    ),
+    "pace_0.7": measured(wer=(0.10, 0.05)),
+    "pace_1.5": measured(wer=(0.02, 0.05)),
+    "semitones_-4": measured(wer=(0.10, 0.05)),
+    "semitones_4": measured(wer=(0.07, 0.05)),
+}
+BEYOND_THEM = {
+    "plain": measured(
+        wer=(0.071, 0.05),
+        dnsmos=(3.29, 3.5),
+        mcd=(5.01, None),
+        words_skipped=(0.011, 0.01),
+        words_added=(0.02, 0.01),
+    ),
+    "pace_0.7": measured(wer=(0.102, 0.05)),
+    "pace_1.5": measured(wer=(0.11, 0.2)),
+    "semitones_-4": measured(wer=(0.2, 0.05)),
+    "semitones_4": measured(wer=(1.0, 0.05)),
+}
+
+
+def test_goals_are_met_up_to_their_limits_and_not_beyond_or_unmeasured():
+    rows = list(goals.goal_rows(AT_THE_LIMITS))
+    assert [met for _, _, met in rows] == ["yes"] * 9
+    assert [found for _, found, _ in rows][:6] == [
+        *("7.0 against 5.0 %", "3.30 against 3.50 of 5", "4.99 dB"),
+        *("1.0 against 1.0 %", "0.0 against 1.0 %", "10.0 against 7.0 %"),
+    ]
+    assert [met for _, _, met in goals.goal_rows(BEYOND_THEM)] == ["no"] * 9
+    unmeasured = {"plain": measured(mcd=(4.0, None), wer=(0.0, None))}
+    assert [row[1:] for row in goals.goal_rows(unmeasured)] == [
+        *[("not measured", "no")] * 2,
+        ("4.00 dB", "yes"),
+        *[("not measured", "no")] * 6,
+    ]
 
 
 def test_a_card_without_measurements_is_refused(models, tmp_path, capsys):

@@ -35,6 +35,7 @@ class Metric:
 PERCENT = {"unit": "%", "scale": 100.0, "decimals": 1}
 METRICS: Mapping[str, Metric] = {
     "wer": Metric(title="word error rate", **PERCENT),
+    "words_wrong": Metric(title="words wrong", **PERCENT),
     "words_skipped": Metric(title="words skipped", **PERCENT),
     "words_added": Metric(title="words added", **PERCENT),
     "cer": Metric(title="character error rate", **PERCENT),

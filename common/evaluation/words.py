@@ -78,9 +78,9 @@ def count_mistakes(text: str, heard: str) -> dict[str, Score]:
     """How what was heard differs from a text, both as one says them.
 
     Returns:
-        `wer` and `cer`, word and character error rates; `words_skipped` and `words_added`, the
-        shares of the first that words which are missing and words too many make up. Nothing of a
-        text without words.
+        `wer` and `cer`, word and character error rates; `words_wrong`, `words_skipped` and
+        `words_added`, the shares of the first that other words, words which are missing and words
+        too many make up. Nothing of a text without words.
 
     Raises:
         ValueError: the package jiwer is not installed
@@ -93,6 +93,7 @@ def count_mistakes(text: str, heard: str) -> dict[str, Score]:
     num_words = len(expected.split())
     return {
         "wer": Score(words.wer, num_words),
+        "words_wrong": Score(words.substitutions / num_words, num_words),
         "words_skipped": Score(words.deletions / num_words, num_words),
         "words_added": Score(words.insertions / num_words, num_words),
         "cer": Score(jiwer.process_characters(expected, found).cer, len(expected)),

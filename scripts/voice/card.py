@@ -21,6 +21,7 @@ from common.cli import FlagParser, flag
 from common.evaluation.report import SUMMARY_HEADER, summary_rows
 from common.evaluation.scores import METRICS, Summary, badness
 from common.files import atomic_path
+from scripts.voice.goals import PLAIN, goal_rows
 from scripts.voice.pack import FASTPITCH, HIFIGAN, MEGABYTE
 
 logger = logging.getLogger("card")
@@ -28,7 +29,7 @@ logger = logging.getLogger("card")
 CARD = "README.md"
 NUM_WORST = 5  # sentences that the card names
 CONTROLS = {
-    "plain": "as it is",
+    PLAIN: "as it is",
     "pace_0.7": "pace 0.7",
     "pace_1.5": "pace 1.5",
     "semitones_-4": "4 semitones lower",
@@ -70,7 +71,7 @@ def make_card(config: CardConfig) -> str:
         path.parent.name: json.loads(path.read_text(encoding="utf-8"))
         for path in config.evaluations.glob("*/evaluation.json")
     }
-    if "plain" not in reports:
+    if PLAIN not in reports:
         raise FileNotFoundError(
             f"--evaluations {config.evaluations}: expected plain/evaluation.json"
         )
@@ -80,12 +81,14 @@ def make_card(config: CardConfig) -> str:
                 "# A voice made by this recipe",
                 _description(config),
                 "## Measured",
-                f"On {len(reports['plain']['sentences'])} sentences that training never saw; 95 % "
+                f"On {len(reports[PLAIN]['sentences'])} sentences that training never saw; 95 % "
                 "intervals by resampling them. The recordings are the teacher's.",
-                _table(reports["plain"]["summary"]),
+                _table(reports[PLAIN]["summary"]),
                 *_controls(reports),
+                "## Goals",
+                _goals(reports),
                 "## Known weaknesses",
-                _weaknesses(reports["plain"]["sentences"]),
+                _weaknesses(reports[PLAIN]["sentences"]),
             ]
         )
         + "\n"
@@ -142,6 +145,11 @@ def _controls(reports: Mapping[str, Any]) -> Iterator[str]:
         cells = (METRICS[name].text(summary[name]["speech"]["mean"]) for name in names)
         lines.append(f"| {title} | {' | '.join(cells)} |")
     yield "\n".join(lines)
+
+
+def _goals(reports: Mapping[str, Any]) -> str:
+    rows = [("goal", "measured", "met"), ("---", "--:", "---"), *goal_rows(reports)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _weaknesses(sentences: Sequence[Mapping[str, Any]]) -> str:

@@ -23,6 +23,7 @@ def test_mistakes_of_each_kind_are_counted():
     found = rates("one two three four", "one two two tree four")
     assert found["wer"] == pytest.approx(2 / 4)
     assert found["words_added"] == pytest.approx(1 / 4)
+    assert found["words_wrong"] == pytest.approx(1 / 4)
     assert found["words_skipped"] == 0
     assert rates("one two three four", "one four")["words_skipped"] == pytest.approx(2 / 4)
     assert rates("one two three four", "")["wer"] == 1
