@@ -44,13 +44,16 @@ class AcousticDistance:
         self.mel_spectrogram = MelSpectrogram(audio)
 
     def __call__(self, speech: Path, reference: Path) -> Mapping[str, Score]:
-        """Scores of a sentence: `mcd`, `f0_rmse`, `f0_correlation` and `voicing_error`.
+        """Scores of a sentence: `mcd`, `f0_shift`, `f0_rmse`, `f0_correlation`, `voicing_error` and
+        `length`.
 
         `mcd`, mel-cepstral distortion (Kubichek 1993) in dB, is the root mean square difference of
         the two spectral envelopes, level apart, as cepstra 1 to 13 of the mel describe them; the
         mean over the frames of the path that makes it least (dynamic time warping). Along the same
-        path, where both are voiced: `f0_rmse` in semitones, and the correlation of the logarithms.
-        `voicing_error` is the share of frames in which one is voiced and the other is not.
+        path, where both are voiced, in semitones: `f0_shift`, by how much the speech is higher, and
+        `f0_rmse`; and the correlation of the logarithms. `voicing_error` is the share of frames in
+        which one is voiced and the other is not. `length` is that of the speech next to the
+        recording's, both without the silence at their ends.
         """
         spoken, recorded = self._sounds(speech), self._sounds(reference)
         path = _align(spoken.cepstra, recorded.cepstra)
@@ -58,7 +61,12 @@ class AcousticDistance:
         # A cosine has half the mean square of its amplitude.
         distortion = DB_PER_NEPER * np.sqrt(np.square(difference).sum(axis=1) / 2)
         pitch = np.stack([spoken.pitch[path[:, 0]], recorded.pitch[path[:, 1]]])
-        return {"mcd": Score(float(distortion.mean())), **_compare_pitch(pitch)}
+        num_spoken, num_recorded = len(spoken.cepstra), len(recorded.cepstra)
+        return {
+            "mcd": Score(float(distortion.mean())),
+            **_compare_pitch(pitch),
+            "length": Score(num_spoken / num_recorded, num_recorded),
+        }
 
     def _sounds(self, path: Path) -> Sounds:
         samples = read_audio(path, self.audio.sampling_rate)
@@ -96,6 +104,7 @@ def _compare_pitch(pitch: np.ndarray) -> dict[str, Score]:
     is_voiced = pitch > 0
     scores = {
         "voicing_error": Score(float((is_voiced[0] != is_voiced[1]).mean()), pitch.shape[1]),
+        "f0_shift": Score(0.0, 0.0),
         "f0_rmse": Score(0.0, 0.0),
         "f0_correlation": Score(0.0, 0.0),
     }
@@ -103,7 +112,9 @@ def _compare_pitch(pitch: np.ndarray) -> dict[str, Score]:
     if both.shape[1] < FEWEST_VOICED:
         return scores
     semitones = SEMITONES_PER_OCTAVE * np.log2(both)
-    scores["f0_rmse"] = Score(float(np.sqrt(np.square(semitones[0] - semitones[1]).mean())))
+    intervals = semitones[0] - semitones[1]
+    scores["f0_shift"] = Score(float(intervals.mean()))
+    scores["f0_rmse"] = Score(float(np.sqrt(np.square(intervals).mean())))
     if np.ptp(semitones, axis=1).min() > 0:  # a standard deviation of equal numbers is rounded
         scores["f0_correlation"] = Score(float(np.corrcoef(semitones)[0, 1]))
     return scores

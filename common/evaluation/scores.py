@@ -44,9 +44,11 @@ METRICS: Mapping[str, Metric] = {
     "dnsmos_background": Metric(title="DNSMOS, background", unit="of 5"),
     "dnsmos_p808": Metric(title="DNSMOS, P.808", unit="of 5"),
     "mcd": Metric(title="mel-cepstral distortion", unit="dB"),
+    "f0_shift": Metric(title="log F0, mean difference", unit="semitones"),
     "f0_rmse": Metric(title="log F0, RMSE", unit="semitones"),
     "f0_correlation": Metric(title="log F0, correlation", unit=""),
     "voicing_error": Metric(title="voicing error", **PERCENT),
+    "length": Metric(title="length beside the recording's", unit="%", scale=100.0, decimals=1),
     "duration_error": Metric(title="duration error", unit="ms a symbol", scale=1000.0, decimals=1),
 }
 

@@ -145,10 +145,10 @@ run python -m scripts.voice.pack --fastpitch "$fastpitch" \
 measure plain "${measures[*]}"
 if [[ " ${measures[*]} " == *" words "* ]]; then
   for pace in 0.7 1.5; do
-    measure "pace_$pace" "words dnsmos" --pace "$pace"
+    measure "pace_$pace" "words dnsmos mcd" --pace "$pace"
   done
   for semitones in -4 4; do
-    measure "semitones_$semitones" "words dnsmos" --pitch-transform-semitones "$semitones"
+    measure "semitones_$semitones" "words dnsmos mcd" --pitch-transform-semitones "$semitones"
   done
 fi
 run python -m scripts.voice.card --release "$RELEASE_DIR" --evaluations "$OUTPUT_DIR/evaluation" \

@@ -35,6 +35,7 @@ CONTROLS = {
     "semitones_-4": "4 semitones lower",
     "semitones_4": "4 semitones higher",
 }
+AUDIBLE = ("wer", "dnsmos", "f0_shift", "length")  # what is said of each of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +139,7 @@ def _controls(reports: Mapping[str, Any]) -> Iterator[str]:
     ]
     if len(rows) < 2:
         return
-    names = [name for name in ("wer", "dnsmos") if all(name in summary for _, summary in rows)]
+    names = [name for name in AUDIBLE if all(name in summary for _, summary in rows)]
     header = " | ".join(METRICS[name].label for name in names)
     lines = [f"| spoken | {header} |", "|---|" + "--:|" * len(names)]
     for title, summary in rows:

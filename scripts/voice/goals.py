@@ -22,7 +22,7 @@ class Goal:
     Args:
         text: that says it
         metric: by its name in METRICS
-        margin: by which it may be worse
+        margin: by which it may be worse; below 0, by which it must be better
         report: whose speech is judged
         against: "teacher", whose recordings are in the same report; "plain", the speech as it is;
             or None, where the mean itself is a distance
@@ -59,9 +59,20 @@ class Goal:
         return f"{' against '.join(numbers)} {metric.unit}".rstrip()
 
 
-def _controlled(title: str, report: str) -> Goal:
+def _understood(title: str, report: str) -> Goal:
     text = f"{title}: word error rate within 3 points of the speech as it is"
     return Goal(text=text, metric="wer", margin=0.03, report=report, against=PLAIN)
+
+
+def _audible(text: str, metric: str, report: str, at_least: float, more: bool) -> Goal:
+    return Goal(
+        text=text,
+        metric=metric,
+        margin=-at_least,
+        report=report,
+        against=PLAIN,
+        more_is_better=more,
+    )
 
 
 GOALS = (
@@ -72,10 +83,14 @@ GOALS = (
     Goal(text="mel-cepstral distortion below 5 dB", metric="mcd", margin=5.0, against=None),
     Goal(text="no more words skipped than of the teacher's", metric="words_skipped", margin=0.0),
     Goal(text="no more words added than to the teacher's", metric="words_added", margin=0.0),
-    _controlled("pace 0.7", "pace_0.7"),
-    _controlled("pace 1.5", "pace_1.5"),
-    _controlled("4 semitones lower", "semitones_-4"),
-    _controlled("4 semitones higher", "semitones_4"),
+    _audible("pace 0.7: longer by 30 points or more", "length", "pace_0.7", 0.3, more=True),
+    _understood("pace 0.7", "pace_0.7"),
+    _audible("pace 1.5: shorter by 25 points or more", "length", "pace_1.5", 0.25, more=False),
+    _understood("pace 1.5", "pace_1.5"),
+    _audible("4 semitones lower: by 3 or more", "f0_shift", "semitones_-4", 3.0, more=False),
+    _understood("4 semitones lower", "semitones_-4"),
+    _audible("4 semitones higher: by 3 or more", "f0_shift", "semitones_4", 3.0, more=True),
+    _understood("4 semitones higher", "semitones_4"),
 )
 
 

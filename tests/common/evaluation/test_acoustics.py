@@ -50,14 +50,18 @@ def test_a_clip_is_at_no_distance_from_itself(distance):
     scores = distance(sing(FORMANTS), sing(FORMANTS))
     assert scores == {
         "mcd": 0,
+        "f0_shift": 0,
         "f0_rmse": 0,
         "f0_correlation": pytest.approx(1),
         "voicing_error": 0,
+        "length": 1,
     }
 
 
-def test_a_clip_a_semitone_higher_is_a_semitone_away_in_pitch(distance):
-    scores = distance(sing(FORMANTS, factor=2 ** (1 / 12)), sing(FORMANTS))
+@pytest.mark.parametrize("semitones", [1, -1])
+def test_a_clip_a_semitone_away_in_pitch_is_told_to_be_and_where(distance, semitones):
+    scores = distance(sing(FORMANTS, factor=2 ** (semitones / 12)), sing(FORMANTS))
+    assert scores["f0_shift"] == pytest.approx(semitones, abs=0.1)
     assert scores["f0_rmse"] == pytest.approx(1, abs=0.1)
     assert scores["f0_correlation"] > 0.98
     assert scores["mcd"] < 3
@@ -73,9 +77,11 @@ def test_level_and_silence_around_a_clip_make_no_distance(distance):
 def test_other_vowels_are_far_and_slower_ones_are_near(distance):
     slow = sing([vowel for vowel in FORMANTS for _ in range(2)])
     other = sing(FORMANTS[::-1])
-    near, far = distance(slow, sing(FORMANTS))["mcd"], distance(other, sing(FORMANTS))["mcd"]
-    assert near < 0.5 * far
-    assert far > 5
+    near, far = distance(slow, sing(FORMANTS)), distance(other, sing(FORMANTS))
+    assert near["mcd"] < 0.5 * far["mcd"]
+    assert far["mcd"] > 5
+    assert near["length"] == pytest.approx(2, abs=0.05)
+    assert far["length"] == pytest.approx(1, abs=0.05)
 
 
 def test_distortion_is_the_root_mean_square_difference_of_envelopes_in_decibels():
@@ -90,7 +96,7 @@ def test_distortion_is_the_root_mean_square_difference_of_envelopes_in_decibels(
 def test_clips_without_a_voice_have_no_score_of_pitch(tmp_path):
     write_wav(tmp_path / "silence.wav", np.zeros(RATE), RATE)
     scores = AcousticDistance(AUDIO)(tmp_path / "silence.wav", tmp_path / "silence.wav")
-    assert scores["f0_rmse"].weight == scores["f0_correlation"].weight == 0
+    assert {scores[name].weight for name in ("f0_shift", "f0_rmse", "f0_correlation")} == {0}
     assert scores["mcd"].value == 0
 
 
