@@ -50,7 +50,8 @@ class PendingMetrics:
         """
         more = more or {}
         num_values = len(self._rows) * len(self._names)
-        own = torch.tensor([*more.values()], dtype=torch.double).to(self.processes.device)
+        own = torch.tensor([*more.values()], dtype=torch.double)
+        own = own.to(self.processes.device, non_blocking=True)
         values = self.processes.sum(torch.cat([*self._rows, own])).tolist()
         self._rows = []
         starts = range(0, num_values, len(self._names))

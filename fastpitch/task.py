@@ -85,7 +85,7 @@ class FastPitchTask:
     @torch.no_grad()
     def eval_step(self, batch: Batch) -> dict[str, tuple[Metrics, Tensor]]:
         """The loss terms of a batch, of the model and of its average."""
-        weight = batch.text_lens.new_tensor(len(batch.text_lens))
+        weight = torch.full((), len(batch.text_lens), device=batch.text_lens.device)
         results = {}
         for scope, model in self.learner.evaluated():
             with self.learner.autocast():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,10 +17,10 @@ import pytest
 import torch
 
 from benchmarks.gpu import full_speed
+from benchmarks.gpu.__main__ import chosen, find_corpus, run_stage, work_folder
 from benchmarks.gpu.__main__ import main as check
-from benchmarks.gpu.__main__ import run_stage
 from benchmarks.gpu.arithmetic import count_flops, peak_flops
-from benchmarks.gpu.corpus import make_corpus
+from benchmarks.gpu.corpus import Corpus
 from benchmarks.gpu.goals import comparison, goals, performance
 from benchmarks.gpu.profile_step import FIRST_WATCHED, LAST_WATCHED, WAITS, Watch
 from benchmarks.gpu.report import FAILED, PASSED, SKIPPED, Result
@@ -32,6 +33,7 @@ from benchmarks.gpu.stages import (
     read_tests,
     read_training,
 )
+from common.bad_steps import BadSteps
 from common.distributed import Processes
 from common.metrics import PendingMetrics
 from common.task import Progress
@@ -131,7 +133,7 @@ def test_a_stage_that_hangs_is_ended_with_all_that_it_started(tmp_path):
     child = f"import time\nwhile True: open({str(beats)!r}, 'a').write('.'); time.sleep(0.05)"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     result = run(tmp_path, code, seconds=1.0)
-    assert (result.status, result.note) == (FAILED, "did not end within 1 s")
+    assert (result.status, result.note) == (FAILED, "did not end within 1 s, said at last: silent")
     size = beats.stat().st_size if beats.exists() else 0
     time.sleep(0.3)
     assert (beats.stat().st_size if beats.exists() else 0) == size
@@ -183,11 +185,15 @@ class WaitingTask:
 
 
 class WaitingProcesses(Processes):
-    """Waits when metrics are read, where a GPU is waited for, too."""
+    """Waits when metrics are read and where bad steps are told of, as for a GPU."""
 
     def sum(self, values):
         warnings.warn(WAITS, stacklevel=1)
         return values
+
+    def gather(self, value):
+        warnings.warn(WAITS, stacklevel=1)
+        return [value]
 
 
 def test_waiting_in_a_step_is_found_and_that_of_the_logged_read_is_not_blamed(tmp_path):
@@ -196,20 +202,24 @@ def test_waiting_in_a_step_is_found_and_that_of_the_logged_read_is_not_blamed(tm
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number in range(1, LAST_WATCHED + 3):
-            unread = PendingMetrics(WaitingProcesses(cuda=False))
-            unread.add(step(task, [7], Progress(epoch=1, step=number)))
-            unread.read()
+            processes = WaitingProcesses(cuda=False)
+            unread, bad_steps = PendingMetrics(processes), BadSteps(processes, max_in_a_row=9)
+            metrics = step(task, [7], Progress(epoch=1, step=number))
+            unread.add(bad_steps.add(number, [], metrics) | {"bad_step": torch.ones(())})
+            rows, _ = unread.read()
+            bad_steps.read(rows)
     summary = watch.summary()
     num_steps = LAST_WATCHED - FIRST_WATCHED + 1
-    assert summary["num_steps"] == summary["logged_reads"] == num_steps
+    assert summary["num_steps"] == num_steps and summary["logged_reads"] == 2 * num_steps
     line = WaitingTask.train_step.__code__.co_firstlineno + 1
     assert summary["waits"] == {f"tests/test_gpu_check.py:{line}": num_steps}
     path = tmp_path / "profile.json"
     path.write_text(json.dumps(summary))
-    with pytest.raises(
-        ValueError, match=r"steps wait for the GPU: tests/test_gpu_check.py:\d+ x 3"
-    ):
-        read_profile(path)
+    reading = read_profile(path)
+    assert reading.is_failure and reading.numbers["ms a step"] > 0, "what was measured stands"
+    assert reading.note == f"steps wait for the GPU: tests/test_gpu_check.py:{line} x 3 in 3 steps"
+    result = run(tmp_path, "", read=lambda: reading)
+    assert (result.status, result.numbers, result.note) == (FAILED, reading.numbers, reading.note)
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -318,10 +328,64 @@ def test_the_speed_and_its_share_of_the_peak_are_read(tmp_path):
     assert "% of peak" not in read_full_speed(path, "bf16").numbers
 
 
-def test_every_goal_is_measured_by_a_stage(tmp_path):
-    corpus = make_corpus(tmp_path, num_clips=1, longest_seconds=0.1)
-    plan = Plan(corpus=corpus, work=tmp_path, output=tmp_path, cuda=True, ampere=True)
+@pytest.fixture
+def plan(tmp_path):
+    """What a GPU is checked by."""
+    corpus = Corpus(folder=tmp_path)
+    return Plan(corpus=corpus, work=tmp_path, output=tmp_path, cuda=True, ampere=True)
+
+
+def test_every_goal_is_measured_by_a_stage(plan):
     assert {goal.stage for goal in goals()} <= {stage.name for stage in plan.stages()}
+
+
+def test_stages_that_compile_come_last_and_can_be_run_alone(plan):
+    stages = [*plan.stages()]
+    compiled = [stage for stage in stages if "--compile" in stage.command]
+    assert compiled == stages[-len(compiled) :] == chosen(stages, ("compiled",))
+    assert [stage.name for stage in chosen(stages, ("tests", "kernels"))] == [
+        "tests, pytest -m gpu",
+        "kernels in Triton",
+    ]
+    assert chosen(stages, ()) == stages
+    with pytest.raises(ValueError, match="--only speech: no stage is called so, but: tests, pyt"):
+        chosen(stages, ("speech",))
+
+
+def test_the_corpus_of_an_earlier_run_serves_again(tmp_path):
+    sizes = {"num_clips": 1, "longest_seconds": 0.1}
+    with work_folder(tmp_path / "work") as folder:
+        corpus = find_corpus(folder / "corpus", sizes)
+    made = (tmp_path / "work/corpus/wavs/clip0.wav").stat().st_mtime_ns
+    with work_folder(tmp_path / "work") as folder:
+        assert find_corpus(folder / "corpus", sizes) == corpus
+    assert (corpus.folder / "wavs/clip0.wav").stat().st_mtime_ns == made
+
+
+CHECK = """
+import sys
+from pathlib import Path
+from benchmarks.gpu.__main__ import leave_nothing_running, run_stage
+from benchmarks.gpu.stages import Stage
+
+leave_nothing_running()
+code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+with Path(sys.argv[1]).open("wb") as log:
+    run_stage(Stage(name="a stage", command=("-c", code), share=1.0, read=None), 60.0, log)
+"""
+
+
+def test_a_check_that_is_ended_leaves_no_stage_running(tmp_path):
+    log = tmp_path / "log.txt"
+    process = subprocess.Popen([sys.executable, "-c", CHECK, str(log)], cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while not log.exists() or not (said := log.read_text().splitlines()) or not said[-1].isdigit():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(said[-1]), 0)
 
 
 def test_what_is_better_than_a_goal_has_a_ratio_above_one():

@@ -6,6 +6,7 @@ Run from the repository's root: python -m benchmarks.gpu [--output FOLDER]
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
@@ -14,14 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.gpu.corpus import make_corpus
+from benchmarks.gpu.corpus import Corpus, make_corpus
 from benchmarks.gpu.goals import performance
 from benchmarks.gpu.report import FAILED, PASSED, SKIPPED, Result, table, verdict, write_report
 from benchmarks.gpu.stages import MODELS, Plan, Stage
@@ -45,8 +46,12 @@ class CheckConfig:
         help="where to compute; cpu only tries the check itself, and skips what needs a GPU",
     )
     models: tuple[str, ...] = flag(tuple(MODELS), help="which to train, and to speak with")
+    only: tuple[str, ...] = flag((), help="of the stages those whose names contain such a word")
+    work: Path | None = flag(
+        None, help="folder of corpus and checkpoints, which stages of later runs find there"
+    )
     quick: bool = flag(False, help="tiny models and few steps")
-    seconds: float = flag(540.0, help="time for all stages together; what is left then fails")
+    seconds: float = flag(480.0, help="time for all stages together; what is left then fails")
 
     def __post_init__(self) -> None:
         if not self.models or not set(self.models) <= MODELS.keys():
@@ -76,18 +81,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = describe_machine(cuda)
     print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
     results = []
-    with tempfile.TemporaryDirectory() as folder, (output / "log.txt").open("wb") as log:
-        sizes = QUICK if config.quick else FULL
+    with work_folder(config.work) as folder, (output / "log.txt").open("wb") as log:
         plan = Plan(
-            corpus=make_corpus(Path(folder) / "corpus", **sizes),
-            work=Path(folder),
+            corpus=find_corpus(folder / "corpus", QUICK if config.quick else FULL),
+            work=folder,
             output=output,
             cuda=cuda,
             ampere=cuda and torch.cuda.get_device_capability() >= AMPERE,
             models=config.models,
             quick=config.quick,
         )
-        for stage in plan.stages():
+        try:
+            stages = chosen(plan.stages(), config.only)
+        except ValueError as error:
+            parser.error(str(error))
+        for stage in stages:
             seconds = min(stage.share * config.seconds, end - time.monotonic())
             results.append(run_stage(stage, seconds, log))
             print(f"{results[-1].status:>7}  {stage.name}", flush=True)
@@ -114,6 +122,36 @@ def describe_machine(cuda: bool) -> dict[str, Any]:
         "CUDA": torch.version.cuda,
         "cuDNN": torch.backends.cudnn.version(),
     }
+
+
+@contextlib.contextmanager
+def work_folder(folder: Path | None) -> Iterator[Path]:
+    """The folder that stages work in; one of their own, which goes, where none is named."""
+    if folder is not None:
+        yield folder.resolve()
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)
+
+
+def find_corpus(folder: Path, sizes: Mapping[str, Any]) -> Corpus:
+    """The corpus that an earlier run left, or a new one."""
+    corpus = Corpus(folder=folder)
+    return corpus if corpus.phrases.is_file() else make_corpus(folder, **sizes)
+
+
+def chosen(stages: Iterable[Stage], words: Sequence[str]) -> list[Stage]:
+    """The stages whose names contain one of the words; all, where there are none.
+
+    Raises:
+        ValueError: no stage does
+    """
+    stages = list(stages)
+    found = [stage for stage in stages if any(word in stage.name for word in words or ("",))]
+    if not found:
+        names = "; ".join(stage.name for stage in stages)
+        raise ValueError(f"--only {' '.join(words)}: no stage is called so, but: {names}")
+    return found
 
 
 def run_stage(stage: Stage, seconds: float, log: Any) -> Result:
@@ -145,10 +183,11 @@ def run_stage(stage: Stage, seconds: float, log: Any) -> Result:
         if code:
             note = f"exit code {code}: {last_line(Path(log.name), start)}"
         else:
-            numbers, note = stage.read()
-            status = PASSED
+            numbers, note, is_failure = stage.read()
+            status = FAILED if is_failure else PASSED
     except subprocess.TimeoutExpired:
-        note = f"did not end within {seconds:.0f} s"
+        said = last_line(Path(log.name), start)
+        note = f"did not end within {seconds:.0f} s, said at last: {said}"
     except (OSError, ValueError, KeyError, IndexError) as error:
         note = f"{type(error).__name__}: {error}"
     finally:
@@ -175,5 +214,11 @@ def last_line(path: Path, start: int) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "silent")
 
 
+def leave_nothing_running() -> None:
+    """Lets this process, when it is asked to end, end the stage that runs before."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
 if __name__ == "__main__":
+    leave_nothing_running()
     sys.exit(main())

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from common.bad_steps import BadSteps
 from common.metrics import Metrics, PendingMetrics, Stopwatch
 from common.task import Progress, Task
 
@@ -29,6 +30,8 @@ TrainStep = Callable[..., Metrics]
 
 ROOT = Path(__file__).resolve().parents[2]
 WAITS = "called a synchronizing CUDA operation"  # PyTorch's warning of it
+# Where the log is read; of bad steps, as loss scaling begins with, a second time.
+READS = {PendingMetrics.read.__code__, BadSteps.read.__code__}
 FIRST_WATCHED, LAST_WATCHED = 4, 6  # steps; those before may still set things up
 TIMED_AT = LAST_WATCHED + 1
 NUM_TIMED = 10
@@ -105,7 +108,7 @@ class Watch:
         if WAITS not in str(message):
             return
         frames = [frame for frame, _ in traceback.walk_stack(None)]
-        if any(frame.f_code is PendingMetrics.read.__code__ for frame in frames):
+        if any(frame.f_code in READS for frame in frames):
             self.num_reads += 1
             return
         self.places[_place(frames)] += 1

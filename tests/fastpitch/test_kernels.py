@@ -55,7 +55,10 @@ def check_loss(sizes):
     losses = losses_of(ours, text_lens, mel_lens)
     (losses @ factors.to(DEVICE)).backward()
     assert_close(losses.detach().cpu().double(), expected.detach(), rtol=1e-5, atol=1e-5)
-    assert (ours.grad.cpu() - exact.grad).norm() <= 1e-3 * exact.grad.norm()
+    # Log-probabilities are as large as the loss: what rounds them changes what they stand for.
+    rounding = torch.finfo(torch.float32).eps * float(expected.detach().max())
+    error = (ours.grad.cpu() - exact.grad).norm() / exact.grad.norm()
+    assert error <= max(1e-3, 30 * rounding)
 
 
 def ctc_loss(log_prob, text_lens, mel_lens):
