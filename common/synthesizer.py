@@ -121,10 +121,11 @@ class Synthesizer:
         text = pad_sequences([torch.tensor(piece.ids) for piece in pieces], self.padding_idx)
         pitch = None
         if pieces[0].pitch is not None:
-            pitch = pad_sequences([piece.pitch for piece in pieces]).to(device)
+            pitch = pad_sequences([piece.pitch for piece in pieces])
+            pitch = pitch.to(device, non_blocking=True)
         with self.precision.autocast():
             return self.generator.infer(
-                text.to(device),
+                text.to(device, non_blocking=True),
                 pace=controls.pace,
                 pitch=pitch,
                 pitch_transform=controls.pitch_transform,

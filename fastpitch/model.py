@@ -254,7 +254,7 @@ class FastPitch(nn.Module):
             )
         if ids.ndim == 0:  # `full` tells a GPU a number without waiting for it
             return torch.full((text.shape[0],), int(ids), device=text.device)
-        return ids.to(text.device)
+        return ids.to(text.device, non_blocking=True)
 
 
 def _whole_frames(durations: Tensor) -> Tensor:

@@ -200,7 +200,7 @@ class _EndToEnd:
             ends = ends[:-1]
         else:
             ends += ends[-1:] * (num_joints - len(ends))
-        after = torch.tensor(ends).to(device)
+        after = torch.tensor(ends).to(device, non_blocking=True)
         return Joints(after, after + self.gap)
 
     def split(self, audio: Tensor, hop_length: int) -> list[Tensor]:

@@ -209,7 +209,7 @@ class Plan:
                 *recipe.full_speed_flags,
                 *(("--compile",) if compiled else ()),
             ),
-            share=0.25 if compiled else 0.15,
+            share=0.25 if compiled else 0.2,
             read=functools.partial(read_full_speed, folder / "full_speed.json", "bf16"),
             skipped="" if self.ampere else NEEDS_AMPERE,
         )
