@@ -126,13 +126,15 @@ class Trainer:
                 logger.info("Nothing to do: %d of %d epochs are done", self.epoch, self.run.epochs)
             elif self.time_limit.is_reached:
                 spent, minutes = self.time_limit.seconds / 60, self.run.max_minutes
-                logger.info("Nothing to do: %.1f of %g minutes are used up", spent, minutes)
+                logger.info("Nothing to do: %.1f of --max-minutes %g are used up", spent, minutes)
             else:
                 self._train(stop)
         except TimeIsUp:
             if self.processes.is_main:
                 minutes = self.run.max_minutes
-                logger.info("Stopped after step %d: %g minutes are used up", self.step, minutes)
+                logger.info(
+                    "Stopped after step %d: --max-minutes %g are used up", self.step, minutes
+                )
         except Stopped:
             if self.step != self._saved_step:
                 self._save()

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import time
 from typing import get_type_hints
 
 import pytest
@@ -14,7 +17,7 @@ import hifigan.train
 import inference
 import train
 from common.audio import write_wav
-from common.checkpoint import checkpoint_size, load_checkpoint
+from common.checkpoint import checkpoint_size, load_checkpoint, save_checkpoint
 from common.cli import FlagParser
 from common.config import AudioConfig, TextConfig
 from evaluate import EvaluationConfig
@@ -22,10 +25,11 @@ from fastpitch.extract_mels import ExtractionConfig
 from inference import InferenceConfig
 from models import load_generator, load_vocoder
 from prepare_dataset import PreparationConfig
+from scripts import newest_checkpoint
 from scripts.make_filelists import SplitConfig
 from scripts.voice import card, goals, make_corpus, pack
 from tests.conftest import golden
-from tests.test_scripts import run_script
+from tests.test_scripts import ROOT, run_script
 
 CONFIGS = {
     "scripts.voice.make_corpus": [make_corpus.CorpusConfig],
@@ -237,6 +241,20 @@ def test_goals_are_met_up_to_their_limits_and_not_beyond_or_unmeasured():
     ]
 
 
+def test_the_newest_checkpoint_is_the_last_that_has_all_its_files(tmp_path, capsys):
+    names = ["hifigan_gen", "hifigan_discrim"]
+    for moment in ("9_step_80", "20_step_9", "20_step_10", "20", "21_step_11"):
+        for name in names:
+            checkpoint = {"epoch": torch.zeros(1)}
+            save_checkpoint(checkpoint, tmp_path / f"{name}_checkpoint_{moment}.pt")
+    (tmp_path / "hifigan_discrim_checkpoint_21_step_11.pt").unlink()
+    newest_checkpoint.main(["--folder", str(tmp_path), "--names", *names])
+    assert capsys.readouterr().out == f"{tmp_path / 'hifigan_gen_checkpoint_20.pt'}\n"
+    with pytest.raises(SystemExit):
+        newest_checkpoint.main(["--folder", str(tmp_path), "--names", "FastPitch"])
+    assert "holds no checkpoint of FastPitch" in capsys.readouterr().err
+
+
 def test_a_card_without_measurements_is_refused(models, tmp_path, capsys):
     flags = ["--release", str(tmp_path), "--evaluations", str(tmp_path), "--metadata", "x"]
     with pytest.raises(SystemExit):
@@ -244,10 +262,46 @@ def test_a_card_without_measurements_is_refused(models, tmp_path, capsys):
     assert "expected plain/evaluation.json" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("preset", ["tiny", "small", "base"])
-def test_every_command_of_a_preset_is_one_that_its_program_takes(preset, tmp_path):
-    done = run_script("voice/build.sh", PRESET=preset, OUTPUT_DIR=str(tmp_path / "voice"))
+STANDING_IN = """#!/usr/bin/env bash
+case "$*" in
+  -c*cuda*) [[ "${HAS_GPU:-}" == true ]] ;;
+  "train.py "*)
+    [[ "$TRAINING" != new ]] || echo >"$NOTES.pt"
+    [[ "$TRAINING" == endless ]] || exit 0
+    trap 'echo saved >>"$NOTES"; exit 0' TERM
+    echo trains >>"$NOTES"
+    while :; do sleep 0.02; done
+    ;;
+  *newest_checkpoint*) echo "$NOTES.pt" ;;
+  "evaluate.py "*)
+    while [[ "$1" != --output ]]; do shift; done
+    mkdir -p "$2"
+    echo >"$2/report.html"
+    echo measures >>"$NOTES"
+    ;;
+esac
+"""
+
+
+@pytest.fixture
+def standing_in(tmp_path):
+    """Settings that give build.sh, in place of Python, a script that only notes what it does."""
+    python, texts = tmp_path / "bin/python", tmp_path / "texts.txt"
+    python.parent.mkdir()
+    python.write_text(STANDING_IN)
+    python.chmod(0o755)
+    texts.touch()
+    folders = {"VIRTUAL_ENV": tmp_path, "NOTES": tmp_path / "notes", "OUTPUT_DIR": tmp_path / "out"}
+    settings = {"DRY_RUN": "false", "PRESET": "tiny", "TEXTS": texts, **folders}
+    return {name: str(value) for name, value in settings.items()}
+
+
+@pytest.mark.parametrize(("preset", "has_gpu"), [("tiny", False), ("small", True), ("base", True)])
+def test_every_command_of_a_preset_is_one_that_its_program_takes(preset, has_gpu, standing_in):
+    settings = standing_in | {"PRESET": preset, "DRY_RUN": "true"}
+    done = run_script("voice/build.sh", **settings, HAS_GPU=str(has_gpu).lower())
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("--preload gpu") == has_gpu
     commands = [shlex.split(line) for line in done.stdout.splitlines()]
     programs = [command[command.index("python") + 1 :] for command in commands]
     names = [words[1] if words[0] == "-m" else words[0].removesuffix(".py") for words in programs]
@@ -256,9 +310,12 @@ def test_every_command_of_a_preset_is_one_that_its_program_takes(preset, tmp_pat
         *("hifigan.train", "fastpitch.extract_mels"),
     ]
     assert names[-1] == "scripts.voice.card"
-    limited = [command for command in commands if command[0] == "timeout"]
-    assert len(limited) == 3
-    assert all("--foreground" in command for command in limited)  # else Ctrl-C stops nothing
+    limited = {words[words.index("--output") + 1] for words in programs if "--max-minutes" in words}
+    assert {folder.rpartition("/")[2] for folder in limited} == {
+        "fastpitch",
+        "vocoder",
+        "fine_tuned",
+    }
     assert names.count("evaluate") == (1 if preset == "tiny" else 5)
     for name, words in zip(names, programs, strict=True):
         parser = FlagParser("test", *CONFIGS[name])
@@ -268,6 +325,30 @@ def test_every_command_of_a_preset_is_one_that_its_program_takes(preset, tmp_pat
         for config in CONFIGS[name]:
             parser.build(config, given)
         FlagParser("test", InferenceConfig).parse(flags[end + 1 :])
+
+
+def test_models_are_measured_once_and_again_after_more_training(standing_in, tmp_path):
+    for training, times in (("new", 1), ("done", 1), ("new", 2)):
+        done = run_script("voice/build.sh", TRAINING=training, **standing_in)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "notes").read_text().split() == ["measures"] * times
+
+
+def test_a_build_that_is_told_to_end_has_the_training_save_and_goes_no_further(
+    standing_in, tmp_path
+):
+    notes = tmp_path / "notes"
+    build = subprocess.Popen(
+        ["bash", ROOT / "scripts/voice/build.sh"],
+        env=os.environ | standing_in | {"TRAINING": "endless"},
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not notes.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    build.terminate()
+    assert build.wait(60) == 143
+    assert notes.read_text().split() == ["trains", "saved"]
 
 
 def test_a_text_that_is_missing_is_named_before_anything_is_installed(tmp_path):

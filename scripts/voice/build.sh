@@ -14,6 +14,7 @@ cd "$(dirname "$0")/../.."
 : "${TEXTS:=data/LJSpeech-1.1/metadata.csv}" # a sentence a line, or lines of name|text
 : "${OUTPUT_DIR:=output/voice-$PRESET}"
 : "${RELEASE_DIR:=$OUTPUT_DIR/release}"
+: "${DRY_RUN:=false}"
 
 fastpitch_of() { # width, filter size, layers of the encoder, of the decoder
   sizes=(--symbols-embedding-dim "$1" --in-fft-output-size "$1" --out-fft-output-size "$1"
@@ -21,7 +22,7 @@ fastpitch_of() { # width, filter size, layers of the encoder, of the decoder
     --in-fft-n-layers "$3" --out-fft-n-layers "$4")
 }
 
-# HOURS of speech; minutes of each training, which is then stopped with a checkpoint.
+# HOURS of speech; minutes of each training, over all runs of this script.
 batch_size=64 vocoder_training=() measures=(words dnsmos mcd durations)
 case "$PRESET" in
   tiny)
@@ -51,7 +52,7 @@ case "$PRESET" in
 esac
 : "${NUM_TEST:=100}" "${NUM_VALIDATION:=50}"
 
-if [[ "${DRY_RUN:-false}" != true && ! -f "$TEXTS" ]]; then
+if [[ "$DRY_RUN" != true && ! -f "$TEXTS" ]]; then
   echo "build.sh: TEXTS: $TEXTS: no such file: name a file with a sentence a line, or have LJSpeech's" \
     "by scripts/download_dataset.sh" >&2
   exit 2
@@ -60,38 +61,49 @@ fi
 corpus="$OUTPUT_DIR/corpus" lists="$OUTPUT_DIR/filelists"
 list() { echo "$lists/voice_audio_pitch_text_$1.txt"; }
 
+# Runs a command. TERM is passed on to it, so that a training saves and nothing runs on by itself.
 run() {
+  local status=0
   printf '%q ' "$@"
   echo
-  [[ "${DRY_RUN:-false}" == true ]] || "$@"
+  [[ "$DRY_RUN" != true ]] || return 0
+  (
+    trap - INT # a shell's background commands ignore it
+    exec "$@"
+  ) &
+  command=$!
+  trap 'wait "$command" || true; exit 130' INT # the command hears it as well
+  trap 'kill -TERM "$command"; wait "$command" || true; exit 143' TERM
+  wait "$command" || status=$?
+  trap - INT TERM
+  return "$status"
 }
 
-# Trains for some minutes; once that is done, it is not done again.
-train_for() {
-  local name="$1" minutes="$2"
+# No --compile: it takes minutes at each start, and nobody has measured yet what it brings.
+train_for() { # minutes, name, then the command
+  local minutes="$1" name="$2"
   shift 2
-  if [[ -e "$OUTPUT_DIR/$name.done" ]]; then
-    echo "$name: done"
-    return
-  fi
-  # Asked to end, a training saves a checkpoint and says that all is well. In the foreground, since
-  # Ctrl-C would not reach it elsewhere, and its helpers must outlive what it is told.
-  run timeout --foreground --preserve-status --signal=TERM "${minutes}m" "$@" --resume \
-    --output "$OUTPUT_DIR/$name" --epochs 1000000 --num-workers 8 "${device[@]}"
-  [[ "${DRY_RUN:-false}" == true ]] || touch "$OUTPUT_DIR/$name.done"
+  run "$@" --resume --output "$OUTPUT_DIR/$name" --epochs 1000000 --max-minutes "$minutes" \
+    --checkpoint-every-minutes 2 --num-workers 8 "${device[@]}"
 }
 
-newest() { # checkpoint in a folder, of a name
-  if [[ "${DRY_RUN:-false}" == true ]]; then
-    echo "$OUTPUT_DIR/$1/$2_checkpoint_N.pt"
+newest() { # checkpoint in a folder: the first file, of the names of all its files
+  local folder="$OUTPUT_DIR/$1"
+  shift
+  if [[ "$DRY_RUN" == true ]]; then
+    echo "$folder/$1_checkpoint_N.pt"
   else
-    find "$OUTPUT_DIR/$1" -name "$2_checkpoint_*.pt" | sort -V | tail -n 1
+    python -m scripts.newest_checkpoint --folder "$folder" --names "$@"
   fi
 }
 
 measure() { # name of the report, measures, then flags of inference.py
-  local name="$1" what="$2"
+  local name="$1" what="$2" report="$OUTPUT_DIR/evaluation/$1/report.html"
   shift 2
+  if [[ "$DRY_RUN" != true && "$report" -nt "$fastpitch" && "$report" -nt "$hifigan" ]]; then
+    echo "$report: done"
+    return
+  fi
   read -ra what <<<"$what"
   run python evaluate.py --input "$lists/voice_audio_text_test.txt" --dataset-path "$corpus" \
     --fastpitch "$RELEASE_DIR/fastpitch.pt" --hifigan "$RELEASE_DIR/hifigan.pt" \
@@ -99,17 +111,18 @@ measure() { # name of the report, measures, then flags of inference.py
 }
 
 source scripts/setup.sh requirements.txt # gives python
-[[ "${DRY_RUN:-false}" == true ]] || bash scripts/setup.sh requirements-demo.txt
-if [[ "${DRY_RUN:-false}" != true && " ${measures[*]} " == *" words "* ]]; then
+[[ "$DRY_RUN" == true ]] || bash scripts/setup.sh requirements-demo.txt
+if [[ "$DRY_RUN" != true && " ${measures[*]} " == *" words "* ]]; then
   bash scripts/setup.sh requirements-evaluation.txt
 fi
-cuda=() device=()
+cuda=() device=() features=()
 if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   cuda=(--cuda)
   device=(--cuda --amp --amp-dtype bf16)
+  features=(--preload gpu) # else a thread that makes batches slows the one that launches kernels
 fi
 export OMP_WAIT_POLICY=PASSIVE # threads that wait leave the cores to those that work
-[[ "${DRY_RUN:-false}" == true ]] || mkdir -p "$OUTPUT_DIR"
+[[ "$DRY_RUN" == true ]] || mkdir -p "$OUTPUT_DIR"
 
 run python -m scripts.voice.make_corpus --texts "$TEXTS" --output "$corpus" --hours "$HOURS"
 run python -m scripts.make_filelists --dataset-path "$corpus" --output "$lists" --prefix voice \
@@ -119,28 +132,29 @@ run python prepare_dataset.py --dataset-path "$corpus" \
   --extract-mels --extract-pitch # both, so that they are packed: training reads them faster
 
 data=(--dataset-path "$corpus" --training-files "$(list train)" --validation-files "$(list val)")
-train_for fastpitch "$FASTPITCH_MINUTES" python train.py "${data[@]}" --load-pitch-from-disk \
-  --bucket "${sizes[@]}" --batch-size "$batch_size" \
+train_for "$FASTPITCH_MINUTES" fastpitch python train.py "${data[@]}" --load-pitch-from-disk \
+  "${features[@]}" --bucket "${sizes[@]}" --batch-size "$batch_size" \
   --optimizer lamb --learning-rate 0.1 --warmup-steps 1000 --ema-decay 0.999 --energy-conditioning \
   --p-arpabet 1.0 --several-pronunciations first --text-cleaners english_cleaners_v2 \
   --dur-predictor-loss-scale 0.1 --pitch-predictor-loss-scale 0.1 --kl-loss-start-epoch 10 \
   --kl-loss-warmup-epochs 20 --validation-freq 10 --samples-freq 50 --epochs-per-checkpoint 20
-train_for vocoder "$VOCODER_MINUTES" python -m hifigan.train "${data[@]}" "${generator[@]}" \
+train_for "$VOCODER_MINUTES" vocoder python -m hifigan.train "${data[@]}" "${generator[@]}" \
   "${vocoder_training[@]}" --batch-size "$batch_size" --learning-rate 0.0003 --ema-decay 0.999 \
   --validation-interval 20 --samples-interval 100 --checkpoint-interval 20
 fastpitch="$(newest fastpitch FastPitch)"
 run python -m fastpitch.extract_mels --fastpitch "$fastpitch" --ema --load-pitch-from-disk \
   --dataset-path "$corpus" --input-files "$(list train)" "$(list val)" \
   --output "$OUTPUT_DIR/mels" "${cuda[@]}"
-vocoder="$(newest vocoder hifigan_gen)"
-train_for fine_tuned "$FINE_TUNING_MINUTES" python -m hifigan.train "${data[@]}" \
+vocoder="$(newest vocoder hifigan_gen hifigan_discrim)"
+train_for "$FINE_TUNING_MINUTES" fine_tuned python -m hifigan.train "${data[@]}" \
   "${vocoder_training[@]}" --batch-size "$batch_size" --learning-rate 0.0001 --ema-decay 0.999 \
   --validation-interval 20 --samples-interval 100 --checkpoint-interval 20 \
   --fine-tuning --input-mels-dir "$OUTPUT_DIR/mels" --checkpoint-path-gen "$vocoder" \
   --checkpoint-path-discrim "${vocoder/hifigan_gen_/hifigan_discrim_}"
 
-run python -m scripts.voice.pack --fastpitch "$fastpitch" \
-  --hifigan "$(newest fine_tuned hifigan_gen)" --output "$RELEASE_DIR"
+hifigan="$(newest fine_tuned hifigan_gen hifigan_discrim)"
+run python -m scripts.voice.pack --fastpitch "$fastpitch" --hifigan "$hifigan" \
+  --output "$RELEASE_DIR"
 
 measure plain "${measures[*]}"
 if [[ " ${measures[*]} " == *" words "* ]]; then

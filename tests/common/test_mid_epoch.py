@@ -205,11 +205,11 @@ def test_a_training_has_its_minutes_over_several_jobs_and_then_ends(tmp_path, ca
         part.fit()
         assert part.step == step
         assert newest(tmp_path)["FindMean"].name == f"FindMean_checkpoint_2_step_{step}.pt"
-    said = [line for line in caplog.messages if "minutes" in line]
+    said = [line for line in caplog.messages if "--max-minutes" in line]
     assert said == [
-        "Stopped after step 8: 8 minutes are used up",
-        "Nothing to do: 8.0 of 8 minutes are used up",
-        "Stopped after step 10: 10 minutes are used up",
+        "Stopped after step 8: --max-minutes 8 are used up",
+        "Nothing to do: 8.0 of --max-minutes 8 are used up",
+        "Stopped after step 10: --max-minutes 10 are used up",
     ]
     rest = fit(tmp_path, resume=True)
     assert rest.task.seen == whole.task.seen[10:]
