@@ -118,7 +118,7 @@ fi
 cuda=() device=() features=()
 if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   cuda=(--cuda)
-  device=(--cuda --amp --amp-dtype bf16)
+  device=(--cuda --amp --amp-dtype bf16 --step-logs-interval 20) # each line waits for the GPU
   features=(--preload gpu) # else a thread that makes batches slows the one that launches kernels
 fi
 export OMP_WAIT_POLICY=PASSIVE # threads that wait leave the cores to those that work
