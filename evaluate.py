@@ -26,10 +26,12 @@ from common.evaluation.scores import Score
 from common.evaluation.words import Recognizer, count_mistakes
 from common.filelists import Utterance
 from common.files import check_folder, is_file
+from common.precision import Precision
 from common.tb_dllogger import configure_console
+from common.weights import prepare_weights
 from fastpitch.durations import DurationErrors
 from fastpitch.model import FastPitch
-from models import load_generator
+from models import load_generator, with_shipped_voice
 
 logger = logging.getLogger("evaluate")
 
@@ -51,12 +53,14 @@ class EvaluationConfig:
     )
     dataset_path: Path = flag(Path(), short="-d", help="folder that references are relative to")
     speech: Path | None = flag(
-        None, help="folder of the synthesised audio, <name>.wav (default: --fastpitch speaks)"
+        None,
+        help="folder of the synthesised audio, <name>.wav (default: inference.py makes it)",
     )
     output: Path = flag(Path("output/evaluation"), short="-o", help="folder of the report")
     fastpitch: Path | None = flag(
         None,
-        help="FastPitch checkpoint, for durations, and to speak with where there is no --speech",
+        help="FastPitch checkpoint, for durations, and to speak with where there is no --speech "
+        "(default there: the voice in pretrained_models/voice)",
     )
     hifigan: Path | None = flag(None, help="HiFi-GAN checkpoint to speak with")
     waveglow: Path | None = flag(None, help="WaveGlow checkpoint to speak with")
@@ -81,12 +85,7 @@ class EvaluationConfig:
             raise ValueError(
                 f"--measures must be among {' '.join(MEASURES)}, got {' '.join(self.measures)!r}"
             )
-        if self.speech is None and self.fastpitch is None:
-            raise ValueError(
-                "give --speech, the folder of the synthesised audio, or --fastpitch, a checkpoint "
-                "that makes it"
-            )
-        if "durations" in self.measures and self.fastpitch is None:
+        if "durations" in self.measures and self.speech is not None and self.fastpitch is None:
             raise ValueError("--measures durations needs --fastpitch, whose durations they are")
         for name in ("n_speakers", "worst"):
             if getattr(self, name) < 1:
@@ -123,12 +122,16 @@ def evaluate(config: EvaluationConfig, audio: AudioConfig, inference_flags: Sequ
     """
     check_folder(config.output, "--output")
     check_use(config, inference_flags)
+    if config.speech is None:
+        config = with_shipped_voice(config, "or --speech, a folder of audio that is there already")
     speech = config.output / "speech" if config.speech is None else config.speech
     pairs = read_pairs(config.input, config.dataset_path, speech, config.n_speakers)
     check_references(pairs, config.measures)
     generator = None
     if config.fastpitch is not None:
-        generator = load_generator(config.fastpitch, Processes(config.cuda).device, config.ema)
+        precision = Precision(False, Processes(config.cuda).device)
+        generator = load_generator(config.fastpitch, precision.device, config.ema)
+        prepare_weights(generator, precision)
         audio = generator.audio
     measurements = Measurements(config, audio, generator)
     times_real_time = None

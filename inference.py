@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -53,11 +51,10 @@ from models import (
     load_generator,
     load_vocoder,
     vocoder_name,
+    with_shipped_voice,
 )
 
 logger = logging.getLogger("inference")
-
-VOICE = Path(__file__).resolve().parent / "pretrained_models" / "voice"  # as build.sh packs it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +77,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         from_checkpoint=(TextConfig,),
     )
     given = parser.parse(argv)
-    config = with_own_voice(parser.build(InferenceConfig, given))
+    config = parser.build(InferenceConfig, given)
     try:
         check_output(config)
         device = Processes(config.cuda).device
         torch.backends.cudnn.benchmark = config.cudnn_benchmark
         keep_freed_memory()
         phrases = find_phrases(config)
+        config = with_voice(config, phrases)
         precision = Precision(config.amp, device, config.amp_dtype)
         models = load_models(config, precision)
         text = None
@@ -104,17 +102,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-
-
-def with_own_voice(config: InferenceConfig) -> InferenceConfig:
-    """The same; where it names no checkpoint, with the voice that comes with the recipe, if one is
-    there."""
-    fastpitch, hifigan = VOICE / "fastpitch.pt", VOICE / "hifigan.pt"
-    is_there = fastpitch.is_file() and hifigan.is_file()
-    if config.fastpitch is not None or config.vocoder is not None or not is_there:
-        return config
-    logger.info("Speaking with the voice in %s", VOICE)
-    return dataclasses.replace(config, fastpitch=fastpitch, hifigan=hifigan)
 
 
 def load_models(config: InferenceConfig, precision: Precision) -> Models:
@@ -188,13 +175,17 @@ def find_phrases(config: InferenceConfig) -> list[Phrase]:
         phrases = read_phrases(config.input, config.dataset_path, config.speaker)
     for phrase in phrases:
         check_file(output_path(phrase, config), f"{phrase.source}: output")
-        if phrase.mel is None and config.fastpitch is None:
-            raise ValueError(
-                "--fastpitch is missing: name a checkpoint, FastPitch_checkpoint_N.pt, or have a "
-                "voice in pretrained_models/voice; only rows with a mel do without, and "
-                f"{phrase.source} has none"
-            )
     return phrases
+
+
+def with_voice(config: InferenceConfig, phrases: Sequence[Phrase]) -> InferenceConfig:
+    """The same; where there are texts, but no checkpoint is named, with the recipe's own voice."""
+    texts = [phrase for phrase in phrases if phrase.mel is None]
+    if not texts:
+        return config
+    return with_shipped_voice(
+        config, f"only rows with a mel do without, and {texts[0].source} has none"
+    )
 
 
 def read_inputs(

@@ -33,10 +33,13 @@ from waveglow.model import WaveGlow
 logger = logging.getLogger(__name__)
 
 Trained = TypeVar("Trained", HiFiGAN, WaveGlow)
+Settings = TypeVar("Settings")
 NeuralVocoder = HiFiGAN | WaveGlow
 SpeakingVocoder = NeuralVocoder | ChannelsLastHiFiGAN
 VOCODERS = {HiFiGAN: "hifigan", WaveGlow: "waveglow"}
 TITLES = {HiFiGAN: "HiFi-GAN", WaveGlow: "WaveGlow"}
+# The voice that comes with the recipe, as scripts/voice/build.sh packs it.
+VOICE = Path(__file__).resolve().parent / "pretrained_models" / "voice"
 # What a file may turn out to be, and what to do about it where another was expected.
 FOREIGN = {
     "fastpitch": "a FastPitch: name it with --fastpitch",
@@ -45,6 +48,40 @@ FOREIGN = {
     "discriminators": "the discriminators of a HiFi-GAN, which only training needs: the generator "
     "is in hifigan_gen_checkpoint_N.pt, or g_N in the original repository",
 }
+
+
+def with_shipped_voice(config: Settings, or_else: str) -> Settings:
+    """The same settings; where they name no checkpoint, with the voice that comes with the recipe.
+
+    Args:
+        config: a dataclass with fields fastpitch, hifigan and waveglow
+        or_else: what would do without a FastPitch, for the error
+
+    Raises:
+        ValueError: there is no such voice, or a vocoder alone is named
+        FileNotFoundError: half of the voice is missing
+    """
+    if config.fastpitch is not None:
+        return config
+    files = {name: VOICE / f"{name}.pt" for name in ("fastpitch", "hifigan")}
+    missing = [path for path in files.values() if not path.is_file()]
+    vocoders = [f"--{name}" for name in VOCODERS.values() if getattr(config, name) is not None]
+    if len(missing) == len(files) or vocoders:
+        speaks = "have a voice in pretrained_models/voice: bash scripts/voice/build.sh makes one"
+        if not missing:
+            speaks = f"leave {vocoders[0]} out, and the voice in pretrained_models/voice speaks"
+        raise ValueError(
+            f"--fastpitch is missing: name a checkpoint, FastPitch_checkpoint_N.pt, or {speaks}; "
+            f"{or_else}"
+        )
+    if missing:
+        raise FileNotFoundError(
+            f"{missing[0]}: no such file, and the voice that comes with the recipe cannot speak "
+            "without: restore it with git checkout pretrained_models/voice, or name other models "
+            "with --fastpitch and --hifigan"
+        )
+    logger.info("No checkpoint named: the voice in %s speaks", VOICE)
+    return dataclasses.replace(config, **files)
 
 
 def load_generator(

@@ -46,9 +46,15 @@ class InferenceConfig:
         short="-o",
         help="folder of the WAV files; or a .wav file, for one phrase",
     )
-    fastpitch: Path | None = flag(None, help="FastPitch checkpoint; only texts need it")
+    fastpitch: Path | None = flag(
+        None,
+        help="FastPitch checkpoint; only texts need it (default: the voice in "
+        "pretrained_models/voice, with its HiFi-GAN)",
+    )
     hifigan: Path | None = flag(
-        None, help="HiFi-GAN checkpoint (default: Griffin-Lim, metallic, but always there)"
+        None,
+        help="HiFi-GAN checkpoint (default where --fastpitch is given: Griffin-Lim, metallic, but "
+        "always there)",
     )
     hifigan_config: Path | None = flag(
         None,

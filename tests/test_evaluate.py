@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 
@@ -14,6 +15,8 @@ import evaluate
 from benchmarks.speech import generate_speech
 from common.audio import write_wav
 from common.filelists import Utterance
+from common.precision import Precision
+from common.weights import prepare_weights
 from fastpitch.durations import DurationErrors
 from models import load_generator
 from tests.conftest import golden
@@ -67,9 +70,19 @@ def test_the_worst_sentence_comes_first_and_equal_clips_have_no_distance(corpus,
     assert f"{distances[2] / 3:.2f}" in capsys.readouterr().out
 
 
-def test_a_checkpoint_speaks_and_its_durations_are_measured(corpus, checkpoint, capsys):
-    flags = ("--fastpitch", checkpoint, "--measures", "mcd", "durations", "--", "--pace", "1.5")
-    found = run(corpus, *flags)
+def test_the_shipped_voice_speaks_and_its_durations_are_measured(
+    corpus, checkpoint, monkeypatch, capsys
+):
+    voice = corpus / "voice"
+    monkeypatch.setattr("models.VOICE", voice)
+    voice.mkdir()
+    checkpoint.rename(voice / "fastpitch.pt")
+    hifigan = golden("hifigan_tiny")
+    setup = {"sampling_rate": RATE, "num_mels": 80, "mel_fmax": 8000.0}
+    stored = {"generator": hifigan["state_dict"], "config": hifigan["config"]}
+    torch.save({**stored, "train_setup": setup}, voice / "hifigan.pt")
+    found = run(corpus, "--measures", "mcd", "durations", "--", "--pace", "1.5")
+    assert found["settings"]["--fastpitch"] == str(voice / "fastpitch.pt")
     assert found["times_real_time"] > 0
     assert all(np.isfinite(each["scores"]["duration_error"]) for each in found["sentences"])
     assert "duration error, ms a symbol" in capsys.readouterr().out
@@ -95,6 +108,8 @@ def test_durations_are_compared_with_those_that_the_model_hears(corpus, checkpoi
     model = load_generator(checkpoint)
     model.duration_predictor.fc.weight.data.zero_()
     model.duration_predictor.fc.bias.data.fill_(np.log1p(5))
+    prepared = copy.deepcopy(model)
+    prepare_weights(prepared, Precision(False, torch.device("cpu")))  # as evaluate.py does
     clip = Utterance(
         audio=corpus / "wavs/clip0.wav", pitch=None, text="Go on, then!", speaker=0, source=""
     )
@@ -104,6 +119,8 @@ def test_durations_are_compared_with_those_that_the_model_hears(corpus, checkpoi
         heard = model(errors.reader.read(clip)).alignment.hard[0].sum(dim=0)
     assert score.value == pytest.approx(float((heard - 5).abs().mean()) * 256 / 22050, rel=1e-4)
     assert score.weight == len(heard)
+    again = DurationErrors(prepared, corpus, seed=0).error_seconds(clip)
+    assert again.value == pytest.approx(score.value, rel=1e-4)
 
 
 @pytest.mark.skipif(
@@ -130,7 +147,7 @@ def test_words_of_real_clips_are_understood_and_those_of_another_sentence_are_no
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--measures", "mcd"], "give --speech, the folder of the synthesised audio, or --fast"),
+        (["--measures", "mcd"], "build.sh makes one; or --speech, a folder of audio that is ther"),
         (["--measures", "beauty", "--speech", "x"], "--measures must be among words dnsmos"),
         (["--measures", "durations", "--speech", "x"], "--measures durations needs --fastpitch"),
         (
@@ -143,6 +160,7 @@ def test_words_of_real_clips_are_understood_and_those_of_another_sentence_are_no
 )
 def test_what_cannot_be_measured_is_refused(corpus, monkeypatch, capsys, flags, sentence):
     monkeypatch.chdir(corpus)
+    monkeypatch.setattr("models.VOICE", corpus)  # no voice there
     with pytest.raises(SystemExit) as refusal:
         evaluate.main(["-i", "list.txt", "-d", ".", *flags])
     assert refusal.value.code == 2

@@ -269,7 +269,8 @@ def test_a_missing_checkpoint_is_refused(refusal, tmp_path):
     assert "none.pt: no such checkpoint" in refusal("--text", "Hi.", fastpitch=tmp_path / "none.pt")
 
 
-def test_a_checkpoint_must_be_named(capsys):
+def test_a_checkpoint_must_be_named_where_no_voice_is_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("models.VOICE", tmp_path)
     with pytest.raises(SystemExit) as end:
         main(["--text", "Hi."])
     assert end.value.code == 2

@@ -132,17 +132,26 @@ def test_a_packed_voice_speaks_with_averaged_weights_in_half_the_space(models, t
     torch.testing.assert_close(vocoder.infer(mel), reference.infer(mel), atol=2e-3, rtol=0)
 
 
-def test_a_packed_voice_speaks_where_no_checkpoint_is_named(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(inference, "VOICE", tmp_path / "voice")
-    with pytest.raises(SystemExit):
-        inference.main(["--text", "Go on.", "--output", str(tmp_path / "none.wav")])
-    pack.main([*models, "--output", str(inference.VOICE)])
+def test_a_packed_voice_speaks_where_no_checkpoint_is_named(models, tmp_path, monkeypatch, capsys):
+    voice = tmp_path / "voice"
+    monkeypatch.setattr("models.VOICE", voice)
+
+    def refusal(*flags: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            inference.main(["--text", "Go on.", "--output", str(tmp_path / "none.wav"), *flags])
+        assert end.value.code == 2
+        assert not (tmp_path / "none.wav").exists()
+        return capsys.readouterr().err
+
+    assert "or have a voice in pretrained_models/voice: bash scripts/voice/build.sh" in refusal()
+    pack.main([*models, "--output", str(voice)])
     inference.main(["--text", "Go on.", "--output", str(tmp_path / "own.wav")])
-    released = ["--fastpitch", str(inference.VOICE / "fastpitch.pt")]
-    released += ["--hifigan", str(inference.VOICE / "hifigan.pt")]
+    released = ["--fastpitch", str(voice / "fastpitch.pt"), "--hifigan", str(voice / "hifigan.pt")]
     inference.main(["--text", "Go on.", "--output", str(tmp_path / "named.wav"), *released])
     assert (tmp_path / "own.wav").read_bytes() == (tmp_path / "named.wav").read_bytes()
-    assert not (tmp_path / "none.wav").exists()
+    assert "leave --hifigan out, and the voice in pretr" in refusal("--hifigan", str(voice / "x"))
+    (voice / "hifigan.pt").unlink()
+    assert f"{voice / 'hifigan.pt'}: no such file, and the voice that comes" in refusal()
 
 
 def test_a_voice_that_is_too_large_is_refused(models, tmp_path, monkeypatch, capsys):
