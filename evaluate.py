@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from common.evaluation.words import Recognizer, count_mistakes
 from common.filelists import Utterance
 from common.files import check_folder, is_file
 from common.precision import Precision
+from common.speech_files import read_newest_report
 from common.tb_dllogger import configure_console
 from common.weights import prepare_weights
 from fastpitch.durations import DurationErrors
@@ -256,8 +256,7 @@ def speak(pairs: Sequence[Pair], config: EvaluationConfig, flags: Sequence[str])
     command += [flag_name(name) for name in ("ema", "cuda") if vars(config)[name]]
     if subprocess.run([*command, *flags], check=False).returncode:
         raise ValueError("inference.py could not speak the sentences; it says why above")
-    log = (folder / "nvlog_infer.json").read_text(encoding="utf-8").splitlines()
-    return json.loads(log[-1].removeprefix("DLLL "))["data"]["avg_RTF"]
+    return read_newest_report(folder)["avg_RTF"]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from common.tb_dllogger import open_json_log
 
 logger = logging.getLogger(__name__)
 
+LOG_FILE = "nvlog_infer.json"
+
 
 def check_output(config: InferenceConfig) -> None:
     """Refuses paths that cannot be written."""
@@ -36,7 +39,7 @@ def output_path(phrase: Phrase, config: InferenceConfig) -> Path:
 
 def log_path(config: InferenceConfig) -> Path:
     """Where the DLLogger lines go."""
-    return config.log_file or config.folder / "nvlog_infer.json"
+    return config.log_file or config.folder / LOG_FILE
 
 
 def write_phrase(
@@ -62,3 +65,13 @@ def report(
     for name, value in metrics.items():
         logger.info("%-26s %.4g", name, value)
     logger.info("Wrote %s", config.output)
+
+
+def read_newest_report(folder: Path) -> dict[str, float]:
+    """What `report` logged into a folder last.
+
+    Raises:
+        FileNotFoundError: nobody spoke into it
+    """
+    lines = (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    return json.loads(lines[-1].removeprefix("DLLL "))["data"]

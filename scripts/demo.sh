@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
-# From nothing to a voice: makes a small corpus, prepares it, trains FastPitch on it, speaks
-# phrases/devset10.tsv and writes output/demo/report.html. Run again, it continues where it stopped.
+# From nothing to a voice: lets you hear the voice that comes with the recipe, where there is one,
+# makes a small corpus, prepares it, trains FastPitch on it, speaks phrases/devset10.tsv and writes
+# output/demo/report.html. Run again, it continues where it stopped.
 # With recordings of your own (wavs/NAME.wav and metadata.csv with lines NAME|text|text):
 #     DEMO_CORPUS=/path/to/corpus bash scripts/demo.sh
 
@@ -53,7 +54,12 @@ vocoder_training=(
 )
 
 most_clips=240 # to train on; more would take longer than a demo may
+voice=pretrained_models/voice # the one that inference.py takes by itself
+shipped_speech="$output/shipped_voice"
 num_stages=7
+if [[ -f "$voice/fastpitch.pt" ]]; then
+  num_stages=8
+fi
 stage_number=0
 stage_name=""
 
@@ -74,6 +80,15 @@ end_stage() {
 
 newest_checkpoint() { # in a folder, of a name
   find "$1" -name "$2_checkpoint_*.pt" | sort -V | tail -n 1
+}
+
+# Has the shipped voice speak the phrases of a file, unless it did.
+speak_shipped() {
+  local log_file
+  log_file="$shipped_speech/$(basename "$1" .tsv).json"
+  if [[ ! "$log_file" -nt "$1" || ! "$log_file" -nt "$voice/fastpitch.pt" ]]; then
+    python inference.py --input "$1" --output "$shipped_speech" --log-file "$log_file" "${cuda[@]}"
+  fi
 }
 
 # Threads that wait must not take the cores from those that work: on two cores that are not all
@@ -97,6 +112,16 @@ if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
 fi
 vocoder_epochs="${DEMO_VOCODER_EPOCHS:-$vocoder_epochs}"
 
+phrases=phrases/devset10.tsv
+shipped_voice=()
+if [[ -f "$voice/fastpitch.pt" ]]; then
+  stage "hearing the shipped voice"
+  speak_shipped "$phrases"
+  shipped_voice=(--shipped-voice "$voice/fastpitch.pt" "$shipped_speech")
+  echo "What this recipe makes of more speech and time than the demo has; play while yours trains:"
+  awk -F '\t' -v folder="$shipped_speech" 'NR > 1 { print "  " folder "/" $1 "  " $2 }' "$phrases"
+fi
+
 stage "making the corpus"
 if [[ -z "${DEMO_CORPUS:-}" ]]; then
   python -m scripts.demo.make_corpus --output "$corpus"
@@ -107,7 +132,6 @@ python -m scripts.make_filelists --dataset-path "$corpus" --output "$output/file
 training_files="$output/train.txt"
 validation_files="$output/filelists/demo_audio_pitch_text_val.txt"
 head -n "$most_clips" "$output/filelists/demo_audio_pitch_text_train.txt" >"$training_files"
-phrases=phrases/devset10.tsv
 if [[ -n "${DEMO_CORPUS:-}" ]]; then
   phrases="$output/phrases.tsv"
   {
@@ -115,6 +139,9 @@ if [[ -n "${DEMO_CORPUS:-}" ]]; then
     head -n 6 "$validation_files" | sed -E 's#^wavs/([^|]*)\.[^|.]*\|[^|]*\|#\1.wav\t#'
     grep '^unseen' phrases/devset10.tsv
   } >"$phrases"
+  if ((${#shipped_voice[@]})); then
+    speak_shipped "$phrases" # so that the report can play both
+  fi
 fi
 
 stage "preparing features"
@@ -147,7 +174,7 @@ python -m scripts.demo.report --output "$output/report.html" --phrases "$phrases
   --speech "$output/speech" --fastpitch "$(newest_checkpoint "$output/training" FastPitch)" \
   --log-file "$output/training/nvlog.json" --dataset-path "$corpus" \
   --training-files "$training_files" --validation-files "$validation_files" \
-  --timings "$output/timings.tsv" --load-pitch-from-disk --ema
+  --timings "$output/timings.tsv" --load-pitch-from-disk --ema "${shipped_voice[@]}"
 end_stage
 
 printf '\nDone in %d min %02d s. Open %s in a browser.\n' $((SECONDS / 60)) $((SECONDS % 60)) \

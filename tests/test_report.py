@@ -74,11 +74,17 @@ def demo(tmp_path_factory) -> dict[str, Path]:
     for name, hertz in (("a", 110), ("b", 150), ("new", 190)):
         audio = 0.3 * np.sign(np.sin(np.arange(22050) * 2 * np.pi * hertz / 22050))
         write_wav(folder / "wavs" / f"{name}.wav", audio, 22050)
+    (folder / "shipped").mkdir()
+    for name in ("b", "new"):
+        write_wav(folder / "shipped" / f"{name}.wav", np.zeros(500 + len(name)), 22050)
     (folder / "train.txt").write_text("wavs/a.wav|A cat.\n")
     (folder / "val.txt").write_text("wavs/b.wav|Fish & <chips>, please.\n")
     (folder / "phrases.tsv").write_text(PHRASES)
     (folder / "timings.tsv").write_text("corpus\t20\ntraining\t60\ntraining\t15.4\n")
     write_log(folder / "nvlog.json")
+    spoken = [{"step": [], "data": {f"avg_{name}_RTF": 1.0}} for name in ("griffin_lim", "hifigan")]
+    lines = [f"DLLL {json.dumps(event)}\n" for event in spoken]
+    (folder / "wavs/nvlog_infer.json").write_text("".join(lines))  # HiFi-GAN spoke last
     sizes = {
         f"{side}_fft_{name}": value
         for side in ("in", "out")
@@ -106,7 +112,9 @@ def demo(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def page(demo) -> str:
-    demo_report.main([str(part) for pair in demo.items() for part in pair])
+    flags = [str(part) for pair in demo.items() for part in pair]
+    shipped = demo["--speech"].parent / "shipped"
+    demo_report.main([*flags, "--shipped-voice", str(demo["--fastpitch"]), str(shipped)])
     return demo["--output"].read_text(encoding="utf-8")
 
 
@@ -125,19 +133,31 @@ def test_tags_are_closed_and_texts_escaped(page):
     assert "<b>&" in parsed.words
 
 
-def test_each_phrase_can_be_heard_and_the_recorded_one_twice(page, demo):
+def test_each_phrase_is_heard_by_both_voices_and_the_recorded_one_as_recorded(page, demo):
     sounds = [
         base64.b64decode(source.partition(",")[2])
         for source in Page(page).sources
         if source.startswith("data:audio/wav;base64,")
     ]
-    wavs = demo["--speech"]
-    assert sounds == [(wavs / name).read_bytes() for name in ("b.wav", "b.wav", "new.wav")]
+    order = ("wavs/b", "shipped/b", "wavs/b", "wavs/new", "shipped/new")
+    folder = demo["--speech"].parent
+    assert sounds == [(folder / f"{name}.wav").read_bytes() for name in order]
+    captions = re.findall("<figcaption>([^<]*)", page)
+    assert captions[:3] == ["The model", "The voice of the recipe", "The recording"]
+
+
+def test_page_names_the_vocoder_that_spoke_last(page):
+    words = " ".join("".join(Page(page).words).split())
+    assert (
+        "The vocoder here is a small HiFi-GAN, which learned from the same clips. The voice of"
+        in words
+    )
+    assert "Griffin-Lim" not in words
 
 
 def test_page_shows_mels_losses_and_alignment(page):
-    # two mels of the recorded phrase, one of the new one, two losses, one alignment
-    assert page.count("<svg ") == 6
+    # three mels of the recorded phrase, two of the new one, two losses, one alignment
+    assert page.count("<svg ") == 8
     assert INK not in page
 
 
@@ -224,12 +244,15 @@ def test_page_without_phrases_or_losses_is_still_a_page():
         timings=[],
         settings=[],
         phrases=[phrase],
+        vocoder="griffin_lim",
         losses=[],
         losses_in_words="",
         alignment="",
         aligned_text="",
     )
     assert Page(render(empty)).open == []
+    assert "Griffin-Lim, which needs no training" in render(empty)
+    assert "The voice of the recipe" not in render(empty)
 
 
 def test_durations_read_as_a_person_says_them():

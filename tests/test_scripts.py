@@ -18,6 +18,8 @@ from typing import ClassVar
 
 import pytest
 
+from models import VOICE
+
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(
     [*ROOT.glob("scripts/**/*.sh"), ROOT / "scripts" / "train.sbatch", ROOT / ".ci" / "run"]
@@ -568,6 +570,43 @@ def test_demo_refuses_a_folder_that_is_no_corpus(tmp_path):
     done = run_script("demo.sh", DEMO_CORPUS=str(tmp_path))
     assert done.returncode == 2
     assert f"expected {tmp_path}/metadata.csv and {tmp_path}/wavs/" in done.stderr
+
+
+@pytest.mark.parametrize("num_stages", [7, 8])
+def test_demo_lets_a_shipped_voice_be_heard_first_where_there_is_one(tmp_path, num_stages):
+    project = tmp_path / "project"
+    for folder in ("scripts", "phrases"):
+        shutil.copytree(ROOT / folder, project / folder)
+    if num_stages == 8:
+        voice = project / VOICE.relative_to(ROOT)
+        voice.mkdir(parents=True)
+        (voice / "fastpitch.pt").touch()
+    python = tmp_path / "bin/python"  # notes what it is to run, until the corpus is to be made
+    python.parent.mkdir()
+    python.write_text('#!/bin/bash\necho "$*" >>commands\n[[ "$*" != *demo.make_corpus* ]]\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["bash", project / "scripts/demo.sh"],
+        env=os.environ | {"VIRTUAL_ENV": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    spoken = [line for line in (project / "commands").read_text().splitlines() if "infer" in line]
+    timings = (project / "output/demo/timings.tsv").read_text()
+    if num_stages == 7:
+        assert "[2/7] making the corpus" in done.stdout
+        assert spoken == [] and "shipped" not in done.stdout + timings
+        return
+    assert done.stdout.index("[2/8] hearing the shipped") < done.stdout.index("[3/8] making the")
+    (command,) = spoken
+    assert command.startswith(
+        "inference.py --input phrases/devset10.tsv --output output/demo/shipped_voice "
+    )
+    row = "  output/demo/shipped_voice/unseen-1.wav  My brother bought a wooden boat in July.\n"
+    assert row in done.stdout
+    assert "hearing the shipped voice\t" in timings
 
 
 @pytest.fixture

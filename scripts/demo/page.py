@@ -8,15 +8,22 @@ from dataclasses import dataclass
 
 from common.html import Rows, Sound, caption_of, join, page, picture, player, table, text
 
+VOCODERS = {
+    "griffin_lim": "Griffin-Lim, which needs no training and sounds metallic, for the model as for "
+    "anybody",
+    "hifigan": "a small HiFi-GAN, which learned from the same clips",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Phrase:
-    """One text: how it was read, how the model says it, and how the speaker did."""
+    """One text: how it was read, how the model says it, and how others did."""
 
     text: str
     reading: str
     spoken: Sound
-    recorded: Sound | None
+    recorded: Sound | None  # by the speaker
+    shipped: Sound | None = None  # by the voice that comes with the recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +34,7 @@ class Report:
     timings: Sequence[tuple[str, float]]  # stage, seconds
     settings: Rows
     phrases: Sequence[Phrase]
+    vocoder: str  # of `VOCODERS`, which the model speaks through
     losses: Sequence[str]  # SVG
     losses_in_words: str
     alignment: str  # SVG
@@ -45,10 +53,10 @@ few minutes of speech: listen first, then look.</p>
 </div>
 <h2>Listen</h2>
 <p class="lead">Sentences marked <em>held out</em> were recorded but kept from training: compare the
-model with the recording. The others nobody ever recorded. The vocoder here is Griffin-Lim, which
-needs no training and sounds metallic, for the model as for anybody. In the pictures, time runs to
-the right and brightness is loudness; the blue line is pitch, thin lines are the borders of the
-symbols that are named below.</p>
+model with the recording. The others nobody ever recorded. The vocoder here is
+{VOCODERS[report.vocoder]}. {_shipped(report)}In the pictures, time runs to the right and brightness
+is loudness; the blue line is pitch, thin lines are the borders of the symbols that are named
+below.</p>
 {join(map(_phrase, report.phrases))}
 <h2>How training went</h2>
 <p class="lead">{text(report.losses_in_words)}</p>
@@ -65,9 +73,19 @@ the durations were taken from.</p>
     return page("FastPitch demo: what the model learned", body)
 
 
+def _shipped(report: Report) -> str:
+    if all(phrase.shipped is None for phrase in report.phrases):
+        return ""
+    return (
+        "The voice of the recipe, in pretrained_models/voice, learned in the same way, but from "
+        "more speech and for longer, and speaks through a HiFi-GAN of its own: hear what that "
+        "brings. "
+    )
+
+
 def _phrase(phrase: Phrase) -> str:
     tag = "new text" if phrase.recorded is None else "held out"
-    sounds = [phrase.spoken] if phrase.recorded is None else [phrase.spoken, phrase.recorded]
+    sounds = [each for each in (phrase.spoken, phrase.shipped, phrase.recorded) if each is not None]
     return f"""<section class="card">
 <h3>{text(phrase.text)}<span class="tag">{tag}</span></h3>
 <p class="reading">read as: {text(phrase.reading)}</p>

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import logging
 import platform
 import sys
@@ -25,11 +26,12 @@ from common.filelists import Utterance, read_filelist
 from common.files import atomic_path
 from common.html import Sound, svg_of, wav_bytes
 from common.plots import plot_alignment, plot_curves, plot_mel
+from common.speech_files import read_newest_report
 from common.text import TextProcessor
 from fastpitch.data_function import FastPitchDataset
 from fastpitch.model import FastPitch
 from models import load_generator
-from scripts.demo.page import Phrase, Report, render
+from scripts.demo.page import VOCODERS, Phrase, Report, render
 from scripts.demo.training_log import TrainingLog, read_training_log
 
 logger = logging.getLogger(__name__)
@@ -142,13 +144,21 @@ def make_report(args: argparse.Namespace) -> Report:
     training = read_filelist(args.training_files, args.dataset_path, n_speakers)
     held_out = read_filelist(args.validation_files, args.dataset_path, n_speakers)
     by_name = {utterance.name: utterance for utterance in held_out}
+    shipped = None
+    if args.shipped_voice is not None:
+        checkpoint, shipped_speech = args.shipped_voice
+        shipped = Model(checkpoint)
     recordings = {}
     phrases = []
     for row in tqdm(list(read_phrases(args.phrases)), desc="drawing", unit="phrase", disable=None):
         name = Path(row["output"]).stem
         if name in by_name:
             recordings[name] = model.recording(by_name[name], data)
-        phrases.append(make_phrase(model, row, args.speech, recordings.get(name)))
+        phrase = make_phrase(model, row, args.speech, recordings.get(name))
+        if shipped is not None:
+            sound = make_sound(shipped, row, shipped_speech, "The voice of the recipe")
+            phrase = dataclasses.replace(phrase, shipped=sound)
+        phrases.append(phrase)
     shown = recordings.values() or [model.recording(held_out[0], data)]
     aligned = max(shown, key=lambda recording: recording.mel.shape[1])
     return Report(
@@ -156,6 +166,7 @@ def make_report(args: argparse.Namespace) -> Report:
         timings=read_timings(args.timings),
         settings=[(name, str(value)) for name, value in sorted(log.settings.items())],
         phrases=phrases,
+        vocoder=vocoder_of(args.speech),
         losses=[svg_of(plot_curves({t: c}), t) for t, c in loss_panels(log).items()],
         losses_in_words=losses_in_words(log),
         alignment=svg_of(plot_alignment(aligned.soft, aligned.hard, aligned.labels), "alignment"),
@@ -167,11 +178,7 @@ def make_phrase(
     model: Model, row: dict[str, str], speech: Path, recording: Recording | None
 ) -> Phrase:
     """One phrase of the page; its audio is what inference.py wrote."""
-    wav = speech / row["output"]
-    if not wav.is_file():
-        raise FileNotFoundError(f"{wav}: no such file; inference.py makes it from --phrases")
     reading = model.text.read(row["text"])
-    picture = model.picture_of_speech(row["text"], int(row.get("speaker") or 0), wav.stem)
     recorded = None
     if recording is not None:
         figure = plot_mel(
@@ -185,14 +192,33 @@ def make_phrase(
         recorded = Sound(
             caption="The recording",
             wav=wav_bytes(recording.utterance.audio, model.audio.sampling_rate),
-            picture=svg_of(figure, f"recording-{wav.stem}"),
+            picture=svg_of(figure, f"recording-{recording.utterance.name}"),
         )
     return Phrase(
         text=row["text"],
         reading=reading.arpabet or reading.clean,
-        spoken=Sound(caption="The model", wav=wav.read_bytes(), picture=picture),
+        spoken=make_sound(model, row, speech, "The model"),
         recorded=recorded,
     )
+
+
+def make_sound(model: Model, row: dict[str, str], speech: Path, caption: str) -> Sound:
+    """A phrase as inference.py spoke it, and how the model says it."""
+    wav = speech / row["output"]
+    if not wav.is_file():
+        raise FileNotFoundError(f"{wav}: no such file; inference.py makes it from --phrases")
+    name = f"{caption}-{wav.stem}"
+    picture = model.picture_of_speech(row["text"], int(row.get("speaker") or 0), name)
+    return Sound(caption=caption, wav=wav.read_bytes(), picture=picture)
+
+
+def vocoder_of(speech: Path) -> str:
+    """Which of `VOCODERS` inference.py spoke with, as it logged."""
+    metrics = read_newest_report(speech)
+    found = [name for name in VOCODERS if f"avg_{name}_RTF" in metrics]
+    if not found:
+        raise ValueError(f"{speech}: expected speech by {' or '.join(VOCODERS)}, got others'")
+    return found[0]
 
 
 def read_phrases(path: Path) -> Iterator[dict[str, str]]:
@@ -290,6 +316,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--timings": "file with lines stage<TAB>seconds",
     }.items():
         parser.add_argument(flag, type=Path, required=True, help=meaning)
+    parser.add_argument(
+        "--shipped-voice",
+        type=Path,
+        nargs=2,
+        metavar=("FASTPITCH", "FOLDER"),
+        help="voice to be heard beside this one: its checkpoint, and its synthesised WAV files",
+    )
     parser.add_argument(
         "--load-pitch-from-disk", action="store_true", help="read pitch, do not estimate it"
     )
