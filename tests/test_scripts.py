@@ -609,6 +609,17 @@ def test_demo_lets_a_shipped_voice_be_heard_first_where_there_is_one(tmp_path, n
     assert "hearing the shipped voice\t" in timings
 
 
+def test_a_shipped_voice_travels_with_the_clone_and_the_image(tmp_path):
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    names = ("pretrained_models/voice/fastpitch.pt", "pretrained_models/waveglow/w.pt")
+    command = ["git", "-C", tmp_path, "check-ignore", *names]
+    ignored = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    assert ignored == [names[1]]
+    in_image = (ROOT / ".dockerignore").read_text().split()
+    assert in_image.index("pretrained_models/*") < in_image.index("!pretrained_models/voice")
+
+
 @pytest.fixture
 def bare_project(tmp_path) -> Path:
     """The set-up and nothing else, wanting one package that every pip brings along."""
