@@ -299,6 +299,7 @@ def standing_in(tmp_path):
     python.parent.mkdir()
     python.write_text(STANDING_IN)
     python.chmod(0o755)
+    python.with_name("python3").symlink_to(python)
     texts.touch()
     folders = {"VIRTUAL_ENV": tmp_path, "NOTES": tmp_path / "notes", "OUTPUT_DIR": tmp_path / "out"}
     settings = {"DRY_RUN": "false", "PRESET": "tiny", "TEXTS": texts, **folders}
@@ -341,6 +342,13 @@ def test_models_are_measured_once_and_again_after_more_training(standing_in, tmp
         done = run_script("voice/build.sh", TRAINING=training, **standing_in)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "notes").read_text().split() == ["measures"] * times
+
+
+def test_without_setup_python3_is_taken_as_it_is(standing_in, tmp_path):
+    found = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "VIRTUAL_ENV": "/nowhere"}
+    done = run_script("voice/build.sh", **standing_in | found, SETUP="false", TRAINING="new")
+    assert done.returncode == 0, done.stderr
+    assert "\npython3 train.py " in done.stdout and "\npython3 evaluate.py " in done.stdout
 
 
 def test_a_build_that_is_told_to_end_has_the_training_save_and_goes_no_further(

@@ -5,7 +5,8 @@
 # Run again, it continues where it stopped. Settings are environment variables:
 #     PRESET=small TEXTS=metadata.csv OUTPUT_DIR=output/voice bash scripts/voice/build.sh
 # PRESET: tiny (tries everything, minutes on a CPU, no speech to be had), small (made for half an
-# hour on one H100), base (larger, for hours). DRY_RUN=true prints the commands and stops.
+# hour on one H100), base (larger, for hours). DRY_RUN=true prints the commands and stops;
+# SETUP=false takes python3 as it is found and installs nothing.
 
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -15,6 +16,7 @@ cd "$(dirname "$0")/../.."
 : "${OUTPUT_DIR:=output/voice-$PRESET}"
 : "${RELEASE_DIR:=$OUTPUT_DIR/release}"
 : "${DRY_RUN:=false}"
+: "${SETUP:=true}"
 
 fastpitch_of() { # width, filter size, layers of the encoder, of the decoder
   sizes=(--symbols-embedding-dim "$1" --in-fft-output-size "$1" --out-fft-output-size "$1"
@@ -93,7 +95,7 @@ newest() { # checkpoint in a folder: the first file, of the names of all its fil
   if [[ "$DRY_RUN" == true ]]; then
     echo "$folder/$1_checkpoint_N.pt"
   else
-    python -m scripts.newest_checkpoint --folder "$folder" --names "$@"
+    "$python" -m scripts.newest_checkpoint --folder "$folder" --names "$@"
   fi
 }
 
@@ -105,18 +107,21 @@ measure() { # name of the report, measures, then flags of inference.py
     return
   fi
   read -ra what <<<"$what"
-  run python evaluate.py --input "$lists/voice_audio_text_test.txt" --dataset-path "$corpus" \
+  run "$python" evaluate.py --input "$lists/voice_audio_text_test.txt" --dataset-path "$corpus" \
     --fastpitch "$RELEASE_DIR/fastpitch.pt" --hifigan "$RELEASE_DIR/hifigan.pt" \
     --output "$OUTPUT_DIR/evaluation/$name" --measures "${what[@]}" "${cuda[@]}" -- "$@"
 }
 
-source scripts/setup.sh requirements.txt # gives python
-[[ "$DRY_RUN" == true ]] || bash scripts/setup.sh requirements-demo.txt
-if [[ "$DRY_RUN" != true && " ${measures[*]} " == *" words "* ]]; then
-  bash scripts/setup.sh requirements-evaluation.txt
+python=python3
+if [[ "$SETUP" == true ]]; then
+  source scripts/setup.sh requirements.txt
+  python=python
+  extras=(requirements-demo.txt)
+  [[ " ${measures[*]} " != *" words "* ]] || extras+=(requirements-evaluation.txt)
+  [[ "$DRY_RUN" == true ]] || bash scripts/setup.sh "${extras[@]}"
 fi
 cuda=() device=() features=()
-if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   cuda=(--cuda)
   device=(--cuda --amp --amp-dtype bf16 --step-logs-interval 20) # each line waits for the GPU
   features=(--preload gpu) # else a thread that makes batches slows the one that launches kernels
@@ -124,36 +129,36 @@ fi
 export OMP_WAIT_POLICY=PASSIVE # threads that wait leave the cores to those that work
 [[ "$DRY_RUN" == true ]] || mkdir -p "$OUTPUT_DIR"
 
-run python -m scripts.voice.make_corpus --texts "$TEXTS" --output "$corpus" --hours "$HOURS"
-run python -m scripts.make_filelists --dataset-path "$corpus" --output "$lists" --prefix voice \
+run "$python" -m scripts.voice.make_corpus --texts "$TEXTS" --output "$corpus" --hours "$HOURS"
+run "$python" -m scripts.make_filelists --dataset-path "$corpus" --output "$lists" --prefix voice \
   --test "$NUM_TEST" --validation "$NUM_VALIDATION" --text-column 2
-run python prepare_dataset.py --dataset-path "$corpus" \
+run "$python" prepare_dataset.py --dataset-path "$corpus" \
   --wav-text-filelists "$lists/voice_audio_text_train.txt" "$lists/voice_audio_text_val.txt" \
   --extract-mels --extract-pitch # both, so that they are packed: training reads them faster
 
 data=(--dataset-path "$corpus" --training-files "$(list train)" --validation-files "$(list val)")
-train_for "$FASTPITCH_MINUTES" fastpitch python train.py "${data[@]}" --load-pitch-from-disk \
+train_for "$FASTPITCH_MINUTES" fastpitch "$python" train.py "${data[@]}" --load-pitch-from-disk \
   "${features[@]}" --bucket "${sizes[@]}" --batch-size "$batch_size" \
   --optimizer lamb --learning-rate 0.1 --warmup-steps 1000 --ema-decay 0.999 --energy-conditioning \
   --p-arpabet 1.0 --several-pronunciations first --text-cleaners english_cleaners_v2 \
   --dur-predictor-loss-scale 0.1 --pitch-predictor-loss-scale 0.1 --kl-loss-start-epoch 10 \
   --kl-loss-warmup-epochs 20 --validation-freq 10 --samples-freq 50 --epochs-per-checkpoint 20
-train_for "$VOCODER_MINUTES" vocoder python -m hifigan.train "${data[@]}" "${generator[@]}" \
+train_for "$VOCODER_MINUTES" vocoder "$python" -m hifigan.train "${data[@]}" "${generator[@]}" \
   "${vocoder_training[@]}" --batch-size "$batch_size" --learning-rate 0.0003 --ema-decay 0.999 \
   --validation-interval 20 --samples-interval 100 --checkpoint-interval 20
 fastpitch="$(newest fastpitch FastPitch)"
-run python -m fastpitch.extract_mels --fastpitch "$fastpitch" --ema --load-pitch-from-disk \
+run "$python" -m fastpitch.extract_mels --fastpitch "$fastpitch" --ema --load-pitch-from-disk \
   --dataset-path "$corpus" --input-files "$(list train)" "$(list val)" \
   --output "$OUTPUT_DIR/mels" "${cuda[@]}"
 vocoder="$(newest vocoder hifigan_gen hifigan_discrim)"
-train_for "$FINE_TUNING_MINUTES" fine_tuned python -m hifigan.train "${data[@]}" \
+train_for "$FINE_TUNING_MINUTES" fine_tuned "$python" -m hifigan.train "${data[@]}" \
   "${vocoder_training[@]}" --batch-size "$batch_size" --learning-rate 0.0001 --ema-decay 0.999 \
   --validation-interval 20 --samples-interval 100 --checkpoint-interval 20 \
   --fine-tuning --input-mels-dir "$OUTPUT_DIR/mels" --checkpoint-path-gen "$vocoder" \
   --checkpoint-path-discrim "${vocoder/hifigan_gen_/hifigan_discrim_}"
 
 hifigan="$(newest fine_tuned hifigan_gen hifigan_discrim)"
-run python -m scripts.voice.pack --fastpitch "$fastpitch" --hifigan "$hifigan" \
+run "$python" -m scripts.voice.pack --fastpitch "$fastpitch" --hifigan "$hifigan" \
   --output "$RELEASE_DIR"
 
 measure plain "${measures[*]}"
@@ -165,5 +170,5 @@ if [[ " ${measures[*]} " == *" words "* ]]; then
     measure "semitones_$semitones" "words dnsmos mcd" --pitch-transform-semitones "$semitones"
   done
 fi
-run python -m scripts.voice.card --release "$RELEASE_DIR" --evaluations "$OUTPUT_DIR/evaluation" \
+run "$python" -m scripts.voice.card --release "$RELEASE_DIR" --evaluations "$OUTPUT_DIR/evaluation" \
   --metadata "$corpus/metadata.csv"
