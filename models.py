@@ -59,29 +59,22 @@ def with_shipped_voice(config: Settings, or_else: str) -> Settings:
 
     Raises:
         ValueError: there is no such voice, or a vocoder alone is named
-        FileNotFoundError: half of the voice is missing
     """
     if config.fastpitch is not None:
         return config
-    files = {name: VOICE / f"{name}.pt" for name in ("fastpitch", "hifigan")}
-    missing = [path for path in files.values() if not path.is_file()]
+    fastpitch, hifigan = VOICE / "fastpitch.pt", VOICE / "hifigan.pt"
     vocoders = [f"--{name}" for name in VOCODERS.values() if getattr(config, name) is not None]
-    if len(missing) == len(files) or vocoders:
+    if vocoders or not fastpitch.is_file():
         speaks = "have a voice in pretrained_models/voice: bash scripts/voice/build.sh makes one"
-        if not missing:
+        if fastpitch.is_file():
             speaks = f"leave {vocoders[0]} out, and the voice in pretrained_models/voice speaks"
         raise ValueError(
             f"--fastpitch is missing: name a checkpoint, FastPitch_checkpoint_N.pt, or {speaks}; "
             f"{or_else}"
         )
-    if missing:
-        raise FileNotFoundError(
-            f"{missing[0]}: no such file, and the voice that comes with the recipe cannot speak "
-            "without: restore it with git checkout pretrained_models/voice, or name other models "
-            "with --fastpitch and --hifigan"
-        )
     logger.info("No checkpoint named: the voice in %s speaks", VOICE)
-    return dataclasses.replace(config, **files)
+    trained_vocoder = hifigan if hifigan.is_file() else None
+    return dataclasses.replace(config, fastpitch=fastpitch, hifigan=trained_vocoder)
 
 
 def load_generator(

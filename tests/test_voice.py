@@ -150,8 +150,21 @@ def test_a_packed_voice_speaks_where_no_checkpoint_is_named(models, tmp_path, mo
     inference.main(["--text", "Go on.", "--output", str(tmp_path / "named.wav"), *released])
     assert (tmp_path / "own.wav").read_bytes() == (tmp_path / "named.wav").read_bytes()
     assert "leave --hifigan out, and the voice in pretr" in refusal("--hifigan", str(voice / "x"))
-    (voice / "hifigan.pt").unlink()
-    assert f"{voice / 'hifigan.pt'}: no such file, and the voice that comes" in refusal()
+
+
+def test_a_voice_without_a_vocoder_speaks_by_griffin_lim(models, tmp_path, monkeypatch, capsys):
+    voice = tmp_path / "voice"
+    monkeypatch.setattr("models.VOICE", voice)
+    without = models[:2]
+    assert pack.main([*without, "--output", str(voice)]) == 0
+    inference.main(["--text", "Go on.", "--output", str(tmp_path / "a.wav")])
+    named = ["--fastpitch", str(voice / "fastpitch.pt"), "--output", str(tmp_path / "b.wav")]
+    inference.main(["--text", "Go on.", *named])
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    pack.main([*models, "--output", str(voice)])
+    with pytest.raises(SystemExit):
+        pack.main([*without, "--output", str(voice)])
+    assert "hifigan.pt is there and would speak with this" in capsys.readouterr().err
 
 
 def test_a_voice_that_is_too_large_is_refused(models, tmp_path, monkeypatch, capsys):
@@ -306,7 +319,9 @@ def standing_in(tmp_path):
     return {name: str(value) for name, value in settings.items()}
 
 
-@pytest.mark.parametrize(("preset", "has_gpu"), [("tiny", False), ("small", True), ("base", True)])
+@pytest.mark.parametrize(
+    ("preset", "has_gpu"), [("tiny", False), ("laptop", False), ("small", True), ("base", True)]
+)
 def test_every_command_of_a_preset_is_one_that_its_program_takes(preset, has_gpu, standing_in):
     settings = standing_in | {"PRESET": preset, "DRY_RUN": "true"}
     done = run_script("voice/build.sh", **settings, HAS_GPU=str(has_gpu).lower())
@@ -315,17 +330,18 @@ def test_every_command_of_a_preset_is_one_that_its_program_takes(preset, has_gpu
     commands = [shlex.split(line) for line in done.stdout.splitlines()]
     programs = [command[command.index("python") + 1 :] for command in commands]
     names = [words[1] if words[0] == "-m" else words[0].removesuffix(".py") for words in programs]
-    assert names[:6] == [
-        *("scripts.voice.make_corpus", "scripts.make_filelists", "prepare_dataset", "train"),
-        *("hifigan.train", "fastpitch.extract_mels"),
+    has_vocoder = preset != "laptop"
+    assert names[:4] == [
+        *("scripts.voice.make_corpus", "scripts.make_filelists", "prepare_dataset", "train")
     ]
+    assert names.count("fastpitch.extract_mels") == has_vocoder
     assert names[-1] == "scripts.voice.card"
-    limited = {words[words.index("--output") + 1] for words in programs if "--max-minutes" in words}
-    assert {folder.rpartition("/")[2] for folder in limited} == {
-        "fastpitch",
-        "vocoder",
-        "fine_tuned",
-    }
+    limited = [words[words.index("--output") + 1] for words in programs if "--max-minutes" in words]
+    trained = ["fastpitch", "vocoder", "fine_tuned"] if has_vocoder else ["fastpitch"]
+    assert [folder.rpartition("/")[2] for folder in limited] == trained
+    assert [words.count("--hifigan") for words in programs if "scripts.voice.pack" in words] == [
+        has_vocoder
+    ]
     assert names.count("evaluate") == (1 if preset == "tiny" else 5)
     for name, words in zip(names, programs, strict=True):
         parser = FlagParser("test", *CONFIGS[name])
@@ -379,4 +395,4 @@ def test_a_text_that_is_missing_is_named_before_anything_is_installed(tmp_path):
 def test_an_unknown_preset_is_refused(tmp_path):
     done = run_script("voice/build.sh", PRESET="huge", OUTPUT_DIR=str(tmp_path / "voice"))
     assert done.returncode == 2
-    assert "PRESET must be tiny, small or base, got huge" in done.stderr
+    assert "PRESET must be tiny, laptop, small or base, got huge" in done.stderr

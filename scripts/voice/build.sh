@@ -4,9 +4,10 @@
 # HiFi-GAN, fine-tunes it on FastPitch's mels, measures the result and packs it for release.
 # Run again, it continues where it stopped. Settings are environment variables:
 #     PRESET=small TEXTS=metadata.csv OUTPUT_DIR=output/voice bash scripts/voice/build.sh
-# PRESET: tiny (tries everything, minutes on a CPU, no speech to be had), small (made for half an
-# hour on one H100), base (larger, for hours). DRY_RUN=true prints the commands and stops;
-# SETUP=false takes python3 as it is found and installs nothing.
+# PRESET: tiny (tries everything, minutes on a CPU, no speech to be had), laptop (two hours on a CPU,
+# without a vocoder of its own), small (made for half an hour on one H100), base (larger, for hours).
+# DRY_RUN=true prints the commands and stops; SETUP=false takes python3 as it is found and installs
+# nothing.
 
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -24,8 +25,10 @@ fastpitch_of() { # width, filter size, layers of the encoder, of the decoder
     --in-fft-n-layers "$3" --out-fft-n-layers "$4")
 }
 
-# HOURS of speech; minutes of each training, over all runs of this script.
+# HOURS of speech; minutes of each training, over all runs of this script. With VOCODER_MINUTES=0
+# Griffin-Lim speaks.
 batch_size=64 vocoder_training=() measures=(words dnsmos mcd durations)
+binarization=(--kl-loss-start-epoch 10 --kl-loss-warmup-epochs 20)
 case "$PRESET" in
   tiny)
     : "${HOURS:=0.06}" "${NUM_TEST:=3}" "${NUM_VALIDATION:=3}"
@@ -34,6 +37,15 @@ case "$PRESET" in
     generator=(--variant V3 --upsample-initial-channel 32)
     batch_size=4 vocoder_training=(--discriminator-divisor 8 --segment-size 4096)
     measures=(mcd durations)
+    ;;
+  laptop)
+    : "${HOURS:=3}" "${FASTPITCH_MINUTES:=90}" "${VOCODER_MINUTES:=0}"
+    fastpitch_of 192 768 3 4
+    # Some twenty epochs: there is nothing to forget, and each must bring much.
+    sizes+=(--p-in-fft-dropout 0.05 --p-out-fft-dropout 0.05)
+    sizes+=(--p-in-fft-dropatt 0 --p-out-fft-dropatt 0)
+    binarization=(--kl-loss-start-epoch 3 --kl-loss-warmup-epochs 4)
+    batch_size=8
     ;;
   small)
     : "${HOURS:=4}"
@@ -48,7 +60,7 @@ case "$PRESET" in
     generator=(--variant V1)
     ;;
   *)
-    echo "build.sh: PRESET must be tiny, small or base, got $PRESET" >&2
+    echo "build.sh: PRESET must be tiny, laptop, small or base, got $PRESET" >&2
     exit 2
     ;;
 esac
@@ -108,7 +120,7 @@ measure() { # name of the report, measures, then flags of inference.py
   fi
   read -ra what <<<"$what"
   run "$python" evaluate.py --input "$lists/voice_audio_text_test.txt" --dataset-path "$corpus" \
-    --fastpitch "$RELEASE_DIR/fastpitch.pt" --hifigan "$RELEASE_DIR/hifigan.pt" \
+    --fastpitch "$RELEASE_DIR/fastpitch.pt" "${released_vocoder[@]}" \
     --output "$OUTPUT_DIR/evaluation/$name" --measures "${what[@]}" "${cuda[@]}" -- "$@"
 }
 
@@ -125,6 +137,8 @@ if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; th
   cuda=(--cuda)
   device=(--cuda --amp --amp-dtype bf16 --step-logs-interval 20) # each line waits for the GPU
   features=(--preload gpu) # else a thread that makes batches slows the one that launches kernels
+elif grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then
+  device=(--amp --amp-dtype bf16)
 fi
 export OMP_WAIT_POLICY=PASSIVE # threads that wait leave the cores to those that work
 [[ "$DRY_RUN" == true ]] || mkdir -p "$OUTPUT_DIR"
@@ -138,27 +152,31 @@ run "$python" prepare_dataset.py --dataset-path "$corpus" \
 
 data=(--dataset-path "$corpus" --training-files "$(list train)" --validation-files "$(list val)")
 train_for "$FASTPITCH_MINUTES" fastpitch "$python" train.py "${data[@]}" --load-pitch-from-disk \
-  "${features[@]}" --bucket "${sizes[@]}" --batch-size "$batch_size" \
-  --optimizer lamb --learning-rate 0.1 --warmup-steps 1000 --ema-decay 0.999 --energy-conditioning \
+  "${features[@]}" --bucket "${sizes[@]}" --batch-size "$batch_size" "${binarization[@]}" \
+  --optimizer adam --learning-rate 0.04 --warmup-steps 400 --ema-decay 0.998 --energy-conditioning \
   --p-arpabet 1.0 --several-pronunciations first --text-cleaners english_cleaners_v2 \
-  --dur-predictor-loss-scale 0.1 --pitch-predictor-loss-scale 0.1 --kl-loss-start-epoch 10 \
-  --kl-loss-warmup-epochs 20 --validation-freq 10 --samples-freq 50 --epochs-per-checkpoint 20
-train_for "$VOCODER_MINUTES" vocoder "$python" -m hifigan.train "${data[@]}" "${generator[@]}" \
-  "${vocoder_training[@]}" --batch-size "$batch_size" --learning-rate 0.0003 --ema-decay 0.999 \
-  --validation-interval 20 --samples-interval 100 --checkpoint-interval 20
+  --dur-predictor-loss-scale 0.1 --pitch-predictor-loss-scale 0.1 \
+  --validation-freq 10 --samples-freq 50 --epochs-per-checkpoint 20
 fastpitch="$(newest fastpitch FastPitch)"
-run "$python" -m fastpitch.extract_mels --fastpitch "$fastpitch" --ema --load-pitch-from-disk \
-  --dataset-path "$corpus" --input-files "$(list train)" "$(list val)" \
-  --output "$OUTPUT_DIR/mels" "${cuda[@]}"
-vocoder="$(newest vocoder hifigan_gen hifigan_discrim)"
-train_for "$FINE_TUNING_MINUTES" fine_tuned "$python" -m hifigan.train "${data[@]}" \
-  "${vocoder_training[@]}" --batch-size "$batch_size" --learning-rate 0.0001 --ema-decay 0.999 \
-  --validation-interval 20 --samples-interval 100 --checkpoint-interval 20 \
-  --fine-tuning --input-mels-dir "$OUTPUT_DIR/mels" --checkpoint-path-gen "$vocoder" \
-  --checkpoint-path-discrim "${vocoder/hifigan_gen_/hifigan_discrim_}"
-
-hifigan="$(newest fine_tuned hifigan_gen hifigan_discrim)"
-run "$python" -m scripts.voice.pack --fastpitch "$fastpitch" --hifigan "$hifigan" \
+hifigan="" packed_vocoder=() released_vocoder=()
+if [[ "$VOCODER_MINUTES" != 0 ]]; then
+  train_for "$VOCODER_MINUTES" vocoder "$python" -m hifigan.train "${data[@]}" "${generator[@]}" \
+    "${vocoder_training[@]}" --batch-size "$batch_size" --learning-rate 0.0003 --ema-decay 0.999 \
+    --validation-interval 20 --samples-interval 100 --checkpoint-interval 20
+  run "$python" -m fastpitch.extract_mels --fastpitch "$fastpitch" --ema --load-pitch-from-disk \
+    --dataset-path "$corpus" --input-files "$(list train)" "$(list val)" \
+    --output "$OUTPUT_DIR/mels" "${cuda[@]}"
+  vocoder="$(newest vocoder hifigan_gen hifigan_discrim)"
+  train_for "$FINE_TUNING_MINUTES" fine_tuned "$python" -m hifigan.train "${data[@]}" \
+    "${vocoder_training[@]}" --batch-size "$batch_size" --learning-rate 0.0001 --ema-decay 0.999 \
+    --validation-interval 20 --samples-interval 100 --checkpoint-interval 20 \
+    --fine-tuning --input-mels-dir "$OUTPUT_DIR/mels" --checkpoint-path-gen "$vocoder" \
+    --checkpoint-path-discrim "${vocoder/hifigan_gen_/hifigan_discrim_}"
+  hifigan="$(newest fine_tuned hifigan_gen hifigan_discrim)"
+  packed_vocoder=(--hifigan "$hifigan")
+  released_vocoder=(--hifigan "$RELEASE_DIR/hifigan.pt")
+fi
+run "$python" -m scripts.voice.pack --fastpitch "$fastpitch" "${packed_vocoder[@]}" \
   --output "$RELEASE_DIR"
 
 measure plain "${measures[*]}"

@@ -103,6 +103,9 @@ def _description(config: CardConfig) -> str:
     rows = []
     for title, name in (("FastPitch", FASTPITCH), ("HiFi-GAN", HIFIGAN)):
         path = config.release / name
+        if name == HIFIGAN and not path.exists():
+            rows.append("- No vocoder: Griffin-Lim makes the audio, which sounds metallic")
+            continue
         checkpoint = load_checkpoint(path)
         weights = checkpoint.get("state_dict") or checkpoint["generator"]
         millions = sum(weight.numel() for weight in weights.values()) / 1e6

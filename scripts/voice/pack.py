@@ -32,12 +32,12 @@ class PackConfig:
     """Release: which models, and where to."""
 
     fastpitch: Path = flag(help="FastPitch checkpoint")
-    hifigan: Path = flag(help="HiFi-GAN checkpoint")
+    hifigan: Path | None = flag(None, help="HiFi-GAN checkpoint (default: Griffin-Lim is to speak)")
     output: Path = flag(short="-o", help="folder of the release")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes both files; returns the exit code."""
+    """Writes the files; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     parser = FlagParser(__doc__.splitlines()[0], PackConfig, prog="pack")
     config = parser.build(PackConfig, parser.parse(argv))
@@ -49,18 +49,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def pack(config: PackConfig) -> None:
-    """Writes both models, or neither.
+    """Writes all models, or none.
 
     Raises:
-        ValueError: a file is no such model, or together they are larger than a release may be
+        ValueError: a file is no such model, they are together larger than a release may be, or the
+            folder has a vocoder and none is given
     """
-    fastpitch, hifigan = load_checkpoint(config.fastpitch), load_checkpoint(config.hifigan)
+    if config.hifigan is None and (config.output / HIFIGAN).exists():
+        raise ValueError(
+            f"{config.output / HIFIGAN} is there and would speak with this FastPitch: remove it, "
+            "or name its successor with --hifigan"
+        )
+    fastpitch = load_checkpoint(config.fastpitch)
     generator = load_generator(config.fastpitch, ema=bool(fastpitch.get("ema_state_dict")))
-    vocoder = load_vocoder(config.hifigan, ema=True)
-    packed = {
-        FASTPITCH: _packed(fastpitch, "state_dict", generator.state_dict()),
-        HIFIGAN: _packed(hifigan, "generator", vocoder.state_dict()),
-    }
+    packed = {FASTPITCH: _packed(fastpitch, "state_dict", generator.state_dict())}
+    if config.hifigan is not None:
+        vocoder = load_vocoder(config.hifigan, ema=True)
+        hifigan = load_checkpoint(config.hifigan)
+        packed[HIFIGAN] = _packed(hifigan, "generator", vocoder.state_dict())
     sizes = [checkpoint_size(model) / MEGABYTE for model in packed.values()]
     if sum(sizes) > LARGEST_MEGABYTES:
         raise ValueError(
@@ -69,7 +75,7 @@ def pack(config: PackConfig) -> None:
         )
     for name, model in packed.items():
         save_checkpoint(model, config.output / name)
-    logger.info("%s: %.1f MB and %.1f MB", config.output, *sizes)
+    logger.info("%s: %s MB", config.output, " and ".join(f"{size:.1f}" for size in sizes))
 
 
 def _packed(
