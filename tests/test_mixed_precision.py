@@ -45,6 +45,7 @@ from waveglow.task import WaveGlowTask
 CPU = torch.device("cpu")
 HALF = {torch.bfloat16, torch.float16}
 ATEN = torch.ops.aten
+ALONE = Processes(cuda=False)
 # Sums of many numbers, differences of close ones, exponentials and logarithms.
 DELICATE = {
     ATEN._ctc_loss: "CTC",
@@ -94,21 +95,21 @@ def run_config(amp):
     return RunConfig(output=Path(), epochs=1, batch_size=2, amp=amp, amp_dtype="bf16")
 
 
-def fastpitch_task(amp):
+def fastpitch_task(amp, processes=ALONE):
     fixture = golden("fastpitch_tiny")
     torch.manual_seed(1)
     no_dropout = {key: 0.0 for key in fixture["config"] if key.startswith("p_")}
     model = FastPitch(FastPitchConfig(**(fixture["config"] | no_dropout)))
     model.load_state_dict(fixture["state_dict"])
     task = FastPitchTask(
-        model,
+        model.to(processes.device),
         run=run_config(amp),
         optimization=OptimizerConfig(learning_rate=0.01, warmup_steps=0),
         loss=FastPitchLossConfig(kl_loss_start_epoch=0, kl_loss_warmup_epochs=0),
         audio=AudioConfig(),
         vocoder=GriffinLim(AudioConfig()),
         setup={},
-        processes=Processes(cuda=False),
+        processes=processes,
     )
     return task, golden_batch(fixture)
 
@@ -121,35 +122,36 @@ def voices():
     return AudioBatch(audio=audio, mel=None, paths=[Path()] * 2)
 
 
-def hifigan_task(amp):
+def hifigan_task(amp, processes=ALONE):
     torch.manual_seed(1)
     size = dataclasses.replace(VARIANTS["V2"], upsample_initial_channel=32)
+    judges = DiscriminatorConfig(mpd_periods=(2, 3), discriminator_divisor=8)
     task = HiFiGANTask(
-        HiFiGAN(size),
-        Discriminators(DiscriminatorConfig(mpd_periods=(2, 3), discriminator_divisor=8)),
+        HiFiGAN(size).to(processes.device),
+        Discriminators(judges).to(processes.device),
         run=run_config(amp),
         optimization=HiFiGANOptimizerConfig(learning_rate=0.001),
         audio=AudioConfig(),
         mel_fmax_loss=11025.0,
         setup={},
-        processes=Processes(cuda=False),
+        processes=processes,
     )
     return task, voices()
 
 
-def waveglow_task(amp):
+def waveglow_task(amp, processes=ALONE):
     torch.manual_seed(1)
     model = WaveGlow(WaveGlowConfig(flows=4, early_every=2, wn_channels=16, wn_layers=2))
     for network in model.WN:  # zeros at first, of which nothing can be seen
         torch.nn.init.normal_(network.end.weight, std=0.05)
     task = WaveGlowTask(
-        model,
+        model.to(processes.device),
         run=run_config(amp),
         optimization=OptimizerConfig(optimizer="adam", learning_rate=0.001, warmup_steps=0),
         loss=WaveGlowLossConfig(),
         audio=AudioConfig(),
         setup={},
-        processes=Processes(cuda=False),
+        processes=processes,
     )
     return task, voices()
 
