@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from common.compiling import Compile, padded_count, padded_size
 from hifigan.model import OUTPUT_SLOPE, SLOPE, HiFiGAN, ResBlock1, ResBlock2, check_bands
 
-# Mels that are spoken end to end, at most: more outgrow a CPU's cache, or a GPU's memory.
+# Frames that are spoken at once, at most, but for those that are only heard: more outgrow a CPU's
+# cache, or a GPU's memory.
 FRAMES_AT_ONCE = {"cpu": 1024, "cuda": 16384}
 
 
@@ -29,6 +31,19 @@ class Joints(NamedTuple):
         after = self.ends[:, None] * rate + distance
         before = self.starts[:, None] * rate - 1 - distance
         return torch.cat([after, before]).flatten()
+
+
+class Piece(NamedTuple):
+    """Frames of a long mel that are spoken at once."""
+
+    begin: int
+    end: int  # the frame after the last
+    first: int  # that is heard
+    last: int  # the frame after the last that is heard
+
+    def own(self, audio: Tensor, hop_length: int) -> Tensor:
+        """(T_audio) of all that it hears -> that of its own frames"""
+        return audio[(self.begin - self.first) * hop_length : (self.end - self.first) * hop_length]
 
 
 class ChannelsLastConv(nn.Module):
@@ -118,7 +133,7 @@ class ChannelsLastHiFiGAN(nn.Module):
 
     @torch.no_grad()
     def infer_each(self, mels: Sequence[Tensor]) -> list[Tensor]:
-        """Speaks mels of any lengths, each as it sounds alone.
+        """Speaks mels of any lengths, each as it sounds alone; long ones in pieces.
 
         Args:
             mels: each (n_mels, T_mel) natural log of amplitude
@@ -128,7 +143,17 @@ class ChannelsLastHiFiGAN(nn.Module):
         """
         for mel in mels:
             check_bands(mel[None], self.n_mel_channels)
-        return [wave for group in _groups(mels) for wave in self._speak_end_to_end(group)]
+        pieces = [_pieces(mel, self._heard_frames()) for mel in mels]
+        heard = [
+            mel[:, piece.first : piece.last]
+            for mel, of_mel in zip(mels, pieces, strict=True)
+            for piece in of_mel
+        ]
+        waves = (wave for group in _groups(heard) for wave in self._speak_end_to_end(group))
+        return [
+            torch.cat([piece.own(next(waves), self.hop_length) for piece in of_mel])
+            for of_mel in pieces
+        ]
 
     def compile_sizes(self, compile_function: Compile) -> None:
         """Lets `infer_each` call a compiled function, with mels of few sizes."""
@@ -167,6 +192,15 @@ class ChannelsLastHiFiGAN(nn.Module):
         """Frames of silence after which a mel is heard nowhere."""
         of_stages = (-(-reach // rate) for rate, reach in self._stages())
         return max(self.conv_pre.reach, *of_stages)
+
+    def _heard_frames(self) -> int:
+        """Frames on either side that change the sound of a frame, or a few more."""
+        rate, frames = 1, float(self.conv_pre.reach)
+        for upsample, blocks in zip(self.ups, self.resblocks, strict=True):
+            frames += (upsample.reach + 1) / rate
+            rate *= upsample.rate
+            frames += max(block.total_reach for block in blocks) / rate
+        return math.ceil(frames + self.conv_post.reach / rate)
 
     def _stages(self) -> Iterator[tuple[int, int]]:
         """Of each stage, samples a frame and how far what comes after the stage's input hears."""
@@ -221,7 +255,8 @@ class _Block(nn.Module):
         self.steps = nn.ModuleList(
             nn.ModuleList(ChannelsLastConv(conv, dtype) for conv in convs) for convs in steps
         )
-        self.reach = max(conv.reach for convs in self.steps for conv in convs)
+        reaches = [conv.reach for convs in self.steps for conv in convs]
+        self.reach, self.total_reach = max(reaches), sum(reaches)  # of one layer, of all together
 
     def forward(self, x: Tensor, silence: Callable[[Tensor], Tensor]) -> Tensor:
         """(B, C, 1, T) -> (B, C, 1, T) another tensor"""
@@ -246,12 +281,29 @@ def _groups(mels: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     group: list[Tensor] = []
     for mel in mels:
         num_frames = sum(each.shape[1] for each in (*group, mel))
-        if group and num_frames > FRAMES_AT_ONCE.get(mel.device.type, FRAMES_AT_ONCE["cpu"]):
+        if group and num_frames > _frames_at_once(mel):
             yield group
             group = []
         group.append(mel)
     if group:
         yield group
+
+
+def _pieces(mel: Tensor, num_heard: int) -> list[Piece]:
+    """Pieces of like length, no longer than is spoken at once, that hear so far on either side."""
+    num_frames = mel.shape[1]
+    count = max(1, math.ceil(num_frames / _frames_at_once(mel)))
+    size = math.ceil(num_frames / count)
+    spans = [(n * size, min((n + 1) * size, num_frames)) for n in range(count)]
+    return [
+        Piece(begin, end, max(0, begin - num_heard), min(num_frames, end + num_heard))
+        for begin, end in spans
+        if begin < end or count == 1
+    ]
+
+
+def _frames_at_once(mel: Tensor) -> int:
+    return FRAMES_AT_ONCE.get(mel.device.type, FRAMES_AT_ONCE["cpu"])
 
 
 def _laid_out(weight: Tensor, dtype: torch.dtype) -> nn.Parameter:

@@ -65,9 +65,13 @@ def test_the_full_size_sounds_as_with_the_plain_generator():
 def test_each_of_several_mels_sounds_as_it_does_alone(plain, monkeypatch, at_once):
     monkeypatch.setitem(channels_last.FRAMES_AT_ONCE, "cpu", at_once)
     mels = [torch.randn(5, num_frames) for num_frames in (9, 1, 2, 30, 1, 5)]
-    waves = ChannelsLastHiFiGAN(plain).infer_each(mels)
+    mels.append(10 * torch.randn(5, 70))  # loud, so that the farthest frames are heard, too
+    fast, lens = ChannelsLastHiFiGAN(plain), []
+    fast.register_forward_pre_hook(lambda _, inputs: lens.append(inputs[0].shape[2]))
+    waves = fast.infer_each(mels)
     for wave, mel in zip(waves, mels, strict=True):
         assert_close(wave, plain.infer(mel[None])[0], **TOLERANCE)
+    assert max(lens) <= (at_once + 40 if at_once < 70 else 180)  # long mels were divided
 
 
 def test_no_mels_give_no_audio(plain):
