@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         synthesizer = make_synthesizer(models, text, precision)
         warn_of_ignored(config, speaks_texts=text is not None)
         measured = speak(models, synthesizer, phrases, inputs, config)
-        report(measured, config, models.vocoder_name, models.audio.sampling_rate)
+        report(measured, phrases, config, models.vocoder_name, models.audio.sampling_rate)
     except KeyboardInterrupt:
         logger.warning("Interrupted: the files written so far are in %s", config.folder)
         sys.exit(130)

@@ -14,6 +14,7 @@ from common.config import AMP_DTYPES, ONLY_COMPATIBLE
 logger = logging.getLogger(__name__)
 
 MOST_SEMITONES = 120  # ten octaves, all that one can hear
+OTHER_SOUNDS = (".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wma")
 IGNORED = ("l2_promote", "torchscript", "torch_tensorrt", "affinity")
 CONTROLS = (  # of FastPitch
     "pace",
@@ -122,7 +123,7 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         if (self.input is None) == (self.text is None):
-            raise ValueError("give --input FILE, or --text 'one phrase', not both")
+            raise ValueError("give --text 'one phrase', or --input FILE, and not both")
         if not 0 < self.pace < math.inf:
             raise ValueError(f"--pace must be positive, got {self.pace}")
         for name in (
@@ -162,13 +163,17 @@ class InferenceConfig:
         for name, reason in UNAVAILABLE.items():
             if getattr(self, name):
                 raise ValueError(f"{flag_name(name)} cannot be used: {reason}")
+        if self.output.suffix.lower() in OTHER_SOUNDS:
+            raise ValueError(
+                f"--output {self.output}: only WAV files are written: name a .wav file, or a folder"
+            )
         if self.names_file and self.text is None:
             raise ValueError(f"--output {self.output}: must be a folder for the phrases of --input")
 
     @property
     def names_file(self) -> bool:
         """Whether `output` is one WAV file, not a folder."""
-        return self.output.suffix == ".wav"
+        return self.output.suffix.lower() == ".wav"
 
     @property
     def vocoder(self) -> Path | None:

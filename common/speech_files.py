@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -53,18 +54,33 @@ def write_phrase(
 
 
 def report(
-    measured: SpeechTimes, config: InferenceConfig, vocoder_name: str, sampling_rate: int
+    measured: SpeechTimes,
+    phrases: Sequence[Phrase],
+    config: InferenceConfig,
+    vocoder_name: str,
+    sampling_rate: int,
 ) -> None:
-    """Says where the audio is and how fast it came, and logs it."""
+    """Says where the audio is and how fast it came, in detail where that was asked for, and logs
+    it."""
     metrics = measured.summary("fastpitch", vocoder_name, sampling_rate)
     if measured.num_symbols == 0:  # mels, for which nobody read
         metrics = {k: v for k, v in metrics.items() if "fastpitch" not in k and "letters" not in k}
     log = open_json_log(log_path(config))
     log.log((), metrics)
     log.flush()
-    for name, value in metrics.items():
-        logger.info("%-26s %.4g", name, value)
-    logger.info("Wrote %s", config.output)
+    if config.warmup_steps or config.repeats > 1:
+        for name, value in metrics.items():
+            logger.info("%-26s %.4g", name, value)
+    else:
+        logger.info(
+            "Spoken %.3g times as fast as it plays; latencies are in %s",
+            *(metrics["avg_RTF"], log_path(config)),
+        )
+    first, last = (output_path(phrase, config) for phrase in (phrases[0], phrases[-1]))
+    if len(phrases) == 1:
+        logger.info("Wrote %s", first)
+    else:
+        logger.info("Wrote %d WAV files, %s to %s", len(phrases), first, last)
 
 
 def read_newest_report(folder: Path) -> dict[str, float]:

@@ -211,7 +211,7 @@ def read_texts(phrases: Sequence[Phrase], text: TextProcessor, seed: int) -> lis
         reading = text.read(phrase.text, random.Random(f"{seed} {phrase.source}"))
         if reading.dropped:
             logger.warning("%s: symbols without a sound: %s", phrase.source, reading.dropped)
-        if not reading.ids:
+        if all(text.symbols[symbol] == " " for symbol in reading.ids):
             problems.append(f"{phrase.source}: nothing to say in {phrase.text!r}")
             continue
         pitch = None if phrase.pitch is None else load_pitch(phrase, len(reading.ids))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -179,9 +180,11 @@ def test_phrases_get_their_own_names_whatever_their_length(speak, tmp_path):
         assert len(audio_of(together / f"{name}.wav")) == 256 * len(theirs)
 
 
-def test_lines_of_a_text_are_numbered_in_their_order(speak, tmp_path):
+def test_lines_of_a_text_are_numbered_in_their_order(speak, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     (tmp_path / "phrases.txt").write_text("A long first line, to begin with.\n\nTwo.\n")
     output = speak("-i", "phrases.txt")
+    assert "Wrote 2 WAV files, out/audio_0.wav to out/audio_1.wav" in caplog.text
     lengths = [len(audio_of(output / f"audio_{n}.wav")) for n in (0, 1)]
     assert lengths[0] > lengths[1] > 0
     assert len(list(output.glob("*.wav"))) == 2
@@ -192,8 +195,11 @@ def test_standard_input_is_spoken(speak, monkeypatch):
     assert len(list(speak("-i", "-").glob("*.wav"))) == 2
 
 
-def test_one_symbol_is_spoken(speak):
+def test_one_symbol_is_spoken_and_the_file_to_play_is_named(speak, caplog):
+    caplog.set_level(logging.INFO)
     assert len(audio_of(speak("--text", "a") / "audio_0.wav")) >= 256
+    assert "Wrote out/audio_0.wav" in caplog.text
+    assert "avg_" not in caplog.text
 
 
 def test_ten_thousand_characters_are_spoken(speak):
@@ -205,8 +211,10 @@ def test_ten_thousand_characters_are_spoken(speak):
     assert len(audio_of(output / "audio_0.wav")) == 256 * len(mel)
 
 
-def test_latencies_are_logged(speak):
+def test_latencies_are_logged(speak, caplog):
+    caplog.set_level(logging.INFO)
     output = speak("--text", "Hello.", "--repeats", "3", "--warmup-steps", "1")
+    assert "avg_fastpitch_latency" in caplog.text
     (line,) = (output / "nvlog_infer.json").read_text().splitlines()
     event = json.loads(line.removeprefix("DLLL "))
     assert event["step"] == []
@@ -280,11 +288,12 @@ def test_a_checkpoint_must_be_named_where_no_voice_is_there(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        ([], "give --input FILE, or --text"),
-        (["--text", "Hi.", "--input", "x"], "give --input FILE, or --text"),
+        ([], "give --text 'one phrase', or --input FILE"),
+        (["--text", "Hi.", "--input", "x"], "give --text 'one phrase', or --input FILE"),
         (["--text", "Hi.", "--colour", "red"], "unrecognized arguments: --colour red"),
         (["--text", ""], "--text: nothing to say in ''"),
         (["--text", "☃"], "--text: nothing to say in '☃'"),
+        (["--text", "Привет мир"], "--text: nothing to say in 'Привет мир'"),
         (["--input", "none.txt"], "--input none.txt: no such file"),
         (
             ["--text", "Hi.", "--pitch-transform-semitones=-1e5"],
@@ -353,6 +362,11 @@ def test_an_output_that_is_a_file_is_refused(checkpoint, tmp_path, monkeypatch, 
     assert end.value.code == 2
     assert "--output out must be a folder" in capsys.readouterr().err
     assert Path("out").read_text() == "precious"
+
+
+def test_only_wav_files_are_written():
+    with pytest.raises(ValueError, match=r"^--output a\.mp3: only WAV files are written"):
+        InferenceConfig(text="Hello.", output=Path("a.mp3"))
 
 
 def test_many_phrases_need_a_folder():
