@@ -127,7 +127,10 @@ def load_models(config: InferenceConfig, precision: Precision) -> Models:
                 f"{config.fastpitch or config.vocoder}"
             )
     if vocoder is None:
-        logger.info("No vocoder given: Griffin-Lim makes audible, but metallic speech")
+        logger.info(
+            "No vocoder given: Griffin-Lim makes audible, but metallic speech; --hifigan names a "
+            "better one"
+        )
         return Models(
             generator=generator,
             vocoder=GriffinLim(audio),

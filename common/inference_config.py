@@ -100,7 +100,9 @@ class InferenceConfig:
     seed: int = flag(
         1234, help="seed of the choice between letters and phonemes, and of WaveGlow's noise"
     )
-    log_file: Path | None = flag(None, help="DLLogger file (default: nvlog_infer.json in --output)")
+    log_file: Path | None = flag(
+        None, help="DLLogger file (default: nvlog_infer.json in --output, where that is a folder)"
+    )
     compile: bool = flag(
         False,
         help="on a GPU, compile FastPitch and HiFi-GAN into CUDA graphs: the first batches of each "

@@ -30,7 +30,9 @@ def check_output(config: InferenceConfig) -> None:
     if config.names_file:
         check_file(config.output, "--output")
     check_folder(config.folder, "--output")
-    check_file(log_path(config), "--log-file")
+    log_file = log_path(config)
+    if log_file is not None:
+        check_file(log_file, "--log-file")
 
 
 def output_path(phrase: Phrase, config: InferenceConfig) -> Path:
@@ -38,9 +40,11 @@ def output_path(phrase: Phrase, config: InferenceConfig) -> Path:
     return config.output if config.names_file else config.output / phrase.output
 
 
-def log_path(config: InferenceConfig) -> Path:
-    """Where the DLLogger lines go."""
-    return config.log_file or config.folder / LOG_FILE
+def log_path(config: InferenceConfig) -> Path | None:
+    """Where the DLLogger lines go; nowhere beside a single WAV file, unless that is asked for."""
+    if config.log_file is not None or config.names_file:
+        return config.log_file
+    return config.folder / LOG_FILE
 
 
 def write_phrase(
@@ -65,17 +69,16 @@ def report(
     metrics = measured.summary("fastpitch", vocoder_name, sampling_rate)
     if measured.num_symbols == 0:  # mels, for which nobody read
         metrics = {k: v for k, v in metrics.items() if "fastpitch" not in k and "letters" not in k}
-    log = open_json_log(log_path(config))
-    log.log((), metrics)
-    log.flush()
+    log_file = log_path(config)
+    if log_file is not None:
+        log = open_json_log(log_file)
+        log.log((), metrics)
+        log.flush()
     if config.warmup_steps or config.repeats > 1:
         for name, value in metrics.items():
             logger.info("%-26s %.4g", name, value)
     else:
-        logger.info(
-            "Spoken %.3g times as fast as it plays; latencies are in %s",
-            *(metrics["avg_RTF"], log_path(config)),
-        )
+        logger.info("Spoken %.3g times as fast as it plays", metrics["avg_RTF"])
     first, last = (output_path(phrase, config) for phrase in (phrases[0], phrases[-1]))
     if len(phrases) == 1:
         logger.info("Wrote %s", first)

@@ -10,7 +10,8 @@ cd "$(dirname "$0")/.."
 source scripts/setup.sh requirements.txt
 
 newest="$(find output -maxdepth 1 -name 'FastPitch_checkpoint_*.pt' 2>/dev/null | sort -V | tail -n 1)" || true
-: "${FASTPITCH:=$newest}" # the newest checkpoint in output/ unless given; none: speak mels alone
+: "${FASTPITCH:=$newest}" # the newest checkpoint in output/ unless given, else the shipped voice;
+#                           none: speak mels alone
 : "${HIFIGAN:=}"          # a vocoder; without one Griffin-Lim speaks
 : "${HIFIGAN_CONFIG:=}"   # settings of an original HiFi-GAN, unless its config.json is beside it
 : "${WAVEGLOW:=}"         # another vocoder
@@ -30,7 +31,7 @@ fail() {
   exit 2
 }
 
-[[ -n "$FASTPITCH" ]] ||
+[[ -n "$FASTPITCH" || -f pretrained_models/voice/fastpitch.pt ]] ||
   fail "output/ holds no FastPitch_checkpoint_*.pt; train one, or set FASTPITCH to a checkpoint"
 [[ -z "$HIFIGAN" || -z "$WAVEGLOW" ]] || fail "set HIFIGAN or WAVEGLOW, not both"
 [[ -f "$PHRASES" ]] || fail "PHRASES: no such file: $PHRASES"
@@ -45,7 +46,7 @@ arguments=(
   --warmup-steps "$WARMUP"
   --repeats "$REPEATS"
 )
-[[ "$FASTPITCH" == none ]] || arguments+=(--fastpitch "$FASTPITCH")
+[[ -z "$FASTPITCH" || "$FASTPITCH" == none ]] || arguments+=(--fastpitch "$FASTPITCH")
 [[ -z "$HIFIGAN" ]] || arguments+=(--hifigan "$HIFIGAN" --denoising-strength "$DENOISING")
 [[ -z "$HIFIGAN_CONFIG" ]] || arguments+=(--hifigan-config "$HIFIGAN_CONFIG")
 [[ -z "$WAVEGLOW" ]] ||

@@ -6,13 +6,16 @@
 # An active virtual environment is used as it is; so is the Python of an NGC container, whose own
 # packages are not touched; else .venv in the repository is used, and made if there is none.
 
-set -euo pipefail
+if [[ $- != *i* ]]; then # in a shell that somebody types into, errors must not end it
+  set -euo pipefail
+fi
 
 setup_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 setup_is_supported='import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))'
 
 setup_fail() {
   printf 'setup: %s\n' "$@" >&2
+  [[ $- != *i* ]] || kill -INT $$ # back to the prompt
   exit 2
 }
 

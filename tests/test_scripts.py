@@ -659,6 +659,19 @@ def test_setup_uses_the_active_environment(bare_project):
     assert not (bare_project / ".venv").exists()
 
 
+def test_setup_does_not_let_errors_end_the_shell_that_somebody_types_into(bare_project):
+    done = subprocess.run(
+        ["bash", "--norc", "-i", "-c", "source scripts/setup.sh; false; echo still here"],
+        cwd=bare_project,
+        env=os.environ | {"VIRTUAL_ENV": sys.prefix},
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,  # away from the terminal that the tests run in
+    )
+    assert done.stdout == "still here\n"
+
+
 def test_setup_keeps_what_an_ngc_container_has(bare_project):
     (bare_project / "requirements.txt").write_text("pytest<1\n")
     done = set_up(

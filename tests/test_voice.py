@@ -149,6 +149,7 @@ def test_a_packed_voice_speaks_where_no_checkpoint_is_named(models, tmp_path, mo
     released = ["--fastpitch", str(voice / "fastpitch.pt"), "--hifigan", str(voice / "hifigan.pt")]
     inference.main(["--text", "Go on.", "--output", str(tmp_path / "named.wav"), *released])
     assert (tmp_path / "own.wav").read_bytes() == (tmp_path / "named.wav").read_bytes()
+    assert not [*tmp_path.glob("*.json")]  # a single file comes alone
     assert "leave --hifigan out, and the voice in pretr" in refusal("--hifigan", str(voice / "x"))
 
 
