@@ -50,7 +50,7 @@ class InferenceConfig:
     fastpitch: Path | None = flag(
         None,
         help="FastPitch checkpoint; only texts need it (default: the voice in "
-        "pretrained_models/voice, with its HiFi-GAN)",
+        "pretrained_models/voice, with its HiFi-GAN where it has one)",
     )
     hifigan: Path | None = flag(
         None,

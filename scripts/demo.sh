@@ -82,12 +82,11 @@ newest_checkpoint() { # in a folder, of a name
   find "$1" -name "$2_checkpoint_*.pt" | sort -V | tail -n 1
 }
 
-# Has the shipped voice speak the phrases of a file, unless it did.
+# Has the shipped voice speak the phrases of a file, unless it has since they and it are there.
 speak_shipped() {
-  local log_file
-  log_file="$shipped_speech/$(basename "$1" .tsv).json"
+  local log_file="$shipped_speech/nvlog_infer.json" # is written when all is spoken
   if [[ ! "$log_file" -nt "$1" || ! "$log_file" -nt "$voice/fastpitch.pt" ]]; then
-    python inference.py --input "$1" --output "$shipped_speech" --log-file "$log_file" "${cuda[@]}"
+    python inference.py --input "$1" --output "$shipped_speech" "${cuda[@]}"
   fi
 }
 

@@ -602,7 +602,7 @@ def test_demo_lets_a_shipped_voice_be_heard_first_where_there_is_one(tmp_path, n
     assert done.stdout.index("[2/8] hearing the shipped") < done.stdout.index("[3/8] making the")
     (command,) = spoken
     assert command.startswith(
-        "inference.py --input phrases/devset10.tsv --output output/demo/shipped_voice "
+        "inference.py --input phrases/devset10.tsv --output output/demo/shipped_voice"
     )
     row = "  output/demo/shipped_voice/unseen-1.wav  My brother bought a wooden boat in July.\n"
     assert row in done.stdout

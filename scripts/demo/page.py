@@ -13,6 +13,7 @@ VOCODERS = {
     "anybody",
     "hifigan": "a small HiFi-GAN, which learned from the same clips",
 }
+SHIPPED = {"griffin_lim": "Griffin-Lim", "hifigan": "a HiFi-GAN of its own"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Report:
     settings: Rows
     phrases: Sequence[Phrase]
     vocoder: str  # of `VOCODERS`, which the model speaks through
+    shipped_vocoder: str | None  # of `SHIPPED`; None where no other voice is heard
     losses: Sequence[str]  # SVG
     losses_in_words: str
     alignment: str  # SVG
@@ -74,12 +76,12 @@ the durations were taken from.</p>
 
 
 def _shipped(report: Report) -> str:
-    if all(phrase.shipped is None for phrase in report.phrases):
+    if report.shipped_vocoder is None:
         return ""
     return (
         "The voice of the recipe, in pretrained_models/voice, learned in the same way, but from "
-        "more speech and for longer, and speaks through a HiFi-GAN of its own: hear what that "
-        "brings. "
+        f"more speech and for longer, and speaks through {SHIPPED[report.shipped_vocoder]}: hear "
+        "what that brings. "
     )
 
 

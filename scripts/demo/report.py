@@ -144,10 +144,10 @@ def make_report(args: argparse.Namespace) -> Report:
     training = read_filelist(args.training_files, args.dataset_path, n_speakers)
     held_out = read_filelist(args.validation_files, args.dataset_path, n_speakers)
     by_name = {utterance.name: utterance for utterance in held_out}
-    shipped = None
+    shipped = shipped_vocoder = None
     if args.shipped_voice is not None:
         checkpoint, shipped_speech = args.shipped_voice
-        shipped = Model(checkpoint)
+        shipped, shipped_vocoder = Model(checkpoint), vocoder_of(shipped_speech)
     recordings = {}
     phrases = []
     for row in tqdm(list(read_phrases(args.phrases)), desc="drawing", unit="phrase", disable=None):
@@ -167,6 +167,7 @@ def make_report(args: argparse.Namespace) -> Report:
         settings=[(name, str(value)) for name, value in sorted(log.settings.items())],
         phrases=phrases,
         vocoder=vocoder_of(args.speech),
+        shipped_vocoder=shipped_vocoder,
         losses=[svg_of(plot_curves({t: c}), t) for t, c in loss_panels(log).items()],
         losses_in_words=losses_in_words(log),
         alignment=svg_of(plot_alignment(aligned.soft, aligned.hard, aligned.labels), "alignment"),
