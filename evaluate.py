@@ -123,7 +123,9 @@ def evaluate(config: EvaluationConfig, audio: AudioConfig, inference_flags: Sequ
     check_folder(config.output, "--output")
     check_use(config, inference_flags)
     if config.speech is None:
-        config = with_shipped_voice(config, "or --speech, a folder of audio that is there already")
+        config = with_shipped_voice(
+            config, "or give --speech, a folder of audio that is there already"
+        )
     speech = config.output / "speech" if config.speech is None else config.speech
     pairs = read_pairs(config.input, config.dataset_path, speech, config.n_speakers)
     check_references(pairs, config.measures)

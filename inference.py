@@ -187,7 +187,7 @@ def with_voice(config: InferenceConfig, phrases: Sequence[Phrase]) -> InferenceC
     if not texts:
         return config
     return with_shipped_voice(
-        config, f"only rows with a mel do without, and {texts[0].source} has none"
+        config, f"mels, in a column of --input, do without, but {texts[0].source} is a text"
     )
 
 

@@ -65,11 +65,14 @@ def with_shipped_voice(config: Settings, or_else: str) -> Settings:
     fastpitch, hifigan = VOICE / "fastpitch.pt", VOICE / "hifigan.pt"
     vocoders = [f"--{name}" for name in VOCODERS.values() if getattr(config, name) is not None]
     if vocoders or not fastpitch.is_file():
-        speaks = "have a voice in pretrained_models/voice: bash scripts/voice/build.sh makes one"
+        speaks = (
+            "(bash scripts/demo.sh trains one), or have a voice in pretrained_models/voice (bash "
+            "scripts/voice/build.sh makes one)"
+        )
         if fastpitch.is_file():
-            speaks = f"leave {vocoders[0]} out, and the voice in pretrained_models/voice speaks"
+            speaks = f"or leave {vocoders[0]} out, and the voice in pretrained_models/voice speaks"
         raise ValueError(
-            f"--fastpitch is missing: name a checkpoint, FastPitch_checkpoint_N.pt, or {speaks}; "
+            f"--fastpitch is missing: name a checkpoint, FastPitch_checkpoint_N.pt, {speaks}; "
             f"{or_else}"
         )
     logger.info("No checkpoint named: the voice in %s speaks", VOICE)

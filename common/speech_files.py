@@ -78,7 +78,7 @@ def report(
         for name, value in metrics.items():
             logger.info("%-26s %.4g", name, value)
     else:
-        logger.info("Spoken %.3g times as fast as it plays", metrics["avg_RTF"])
+        logger.info("Spoken %.3g times as fast as it sounds", metrics["avg_RTF"])
     first, last = (output_path(phrase, config) for phrase in (phrases[0], phrases[-1]))
     if len(phrases) == 1:
         logger.info("Wrote %s", first)

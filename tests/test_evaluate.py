@@ -147,7 +147,7 @@ def test_words_of_real_clips_are_understood_and_those_of_another_sentence_are_no
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--measures", "mcd"], "build.sh makes one; or --speech, a folder of audio that is ther"),
+        (["--measures", "mcd"], "build.sh makes one); or give --speech, a folder of audio that is"),
         (["--measures", "beauty", "--speech", "x"], "--measures must be among words dnsmos"),
         (["--measures", "durations", "--speech", "x"], "--measures durations needs --fastpitch"),
         (
