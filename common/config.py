@@ -229,7 +229,7 @@ class RunConfig:
     samples_freq: int = flag(
         10,
         also=("samples_interval",),
-        help="epochs between pictures and audio in TensorBoard",
+        help="epochs between pictures and audio in TensorBoard; 0 makes none",
     )
     step_logs_interval: int = flag(1, help="steps between lines in the log")
     max_bad_steps: int = flag(
@@ -266,13 +266,12 @@ class RunConfig:
             "grad_accumulation",
             "epochs_per_checkpoint",
             "validation_freq",
-            "samples_freq",
             "step_logs_interval",
             "max_bad_steps",
             "benchmark_epochs_num",
         ):
             require(getattr(self, name) > 0, name, "must be positive", getattr(self, name))
-        for name in ("epochs", "num_workers", "seed"):
+        for name in ("epochs", "samples_freq", "num_workers", "seed"):
             require(getattr(self, name) >= 0, name, "must not be negative", getattr(self, name))
         for name in (
             "epochs_this_job",

@@ -165,7 +165,8 @@ class Trainer:
             with random_state_kept(self.processes.device):
                 if epoch % self.run.validation_freq == 0 or is_last:
                     losses = self._validate(epoch, stop)
-                if epoch % self.run.samples_freq == 0 or is_last:
+                samples_freq = self.run.samples_freq
+                if samples_freq and (epoch % samples_freq == 0 or is_last):
                     self._show_samples(epoch)
             self.epoch, self.clips_done = epoch, 0
             self.epoch_log.reset()

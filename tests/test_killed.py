@@ -28,7 +28,7 @@ def arguments(corpus, output):  # noqa: F811
     return [
         *flags(corpus, output, EPOCHS, "--resume", "--ema-decay", "0.9"),
         *("--batch-size", "1", "--grad-accumulation", "1", "--validation-freq", "5"),
-        *("--samples-freq", str(EPOCHS), "--epochs-per-checkpoint", "4"),
+        *("--epochs-per-checkpoint", "4"),
     ]
 
 

@@ -82,6 +82,7 @@ def flags(corpus: Path, output: Path, *, epochs: int, grad_accumulation: int) ->
         *("--validation-files", str(corpus / "val.txt")),
         *("--batch-size", "2", "--grad-accumulation", str(grad_accumulation)),
         *("--num-workers", "0", "--ema-decay", "0.5", "--validation-freq", "9"),
+        *("--samples-freq", "0"),
     ]
 
 
@@ -209,9 +210,11 @@ def test_two_nodes_train_as_one_process_does(corpus, alone, tmp_path):
         *("--nproc-per-node", "1", "--master-addr", "127.0.0.1"),
         *("--master-port", str(free_port())),
     ]
+    # Meanwhile the other one waits.
+    arguments = [*fastpitch(corpus, tmp_path, 2), "--samples-freq", "3"]
     nodes = [
         subprocess.Popen(
-            [*command, "--node-rank", str(rank), "train.py", *fastpitch(corpus, tmp_path, 2)],
+            [*command, "--node-rank", str(rank), "train.py", *arguments],
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,

