@@ -205,7 +205,7 @@ class Plan:
                 *map(str, command),
                 *self.training_command(model, "bf16", folder),
                 *("--training-files", str(self.corpus.many_files), "--epochs", "4"),
-                *("--validation-freq", "4", "--step-logs-interval", "5"),
+                *("--validation-freq", "4", "--samples-freq", "0", "--step-logs-interval", "5"),
                 *recipe.full_speed_flags,
                 *(("--compile",) if compiled else ()),
             ),
