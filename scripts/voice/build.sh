@@ -49,7 +49,7 @@ case "$PRESET" in
     ;;
   small)
     : "${HOURS:=4}"
-    : "${FASTPITCH_MINUTES:=10}" "${VOCODER_MINUTES:=9}" "${FINE_TUNING_MINUTES:=4}"
+    : "${FASTPITCH_MINUTES:=8}" "${VOCODER_MINUTES:=9}" "${FINE_TUNING_MINUTES:=3}"
     fastpitch_of 256 1024 4 6
     generator=(--variant V2)
     ;;
