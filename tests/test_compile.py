@@ -28,11 +28,10 @@ torch.compile = functools.partial(torch.compile, backend="eager")
 import tests.test_mixed_precision as tasks
 run = tasks.run_config
 processes = tasks.Processes(cuda=False)
-tasks.Processes = lambda cuda: processes
 tasks.run_config = lambda amp: tasks.dataclasses.replace(run(amp), compile=compiles)
 states = []
 for compiles in (False, True):
-    task, batch = tasks.fastpitch_task(amp=False)
+    task, batch = tasks.fastpitch_task(amp=False, processes=processes)
     task.train_step([batch, batch], tasks.Progress(epoch=1, step=1))
     states.append(task.learner.state_dict())
 tasks.assert_close(states[0]["state_dict"], states[1]["state_dict"], atol=1e-3, rtol=1e-2)

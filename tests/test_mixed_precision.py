@@ -45,7 +45,6 @@ from waveglow.task import WaveGlowTask
 CPU = torch.device("cpu")
 HALF = {torch.bfloat16, torch.float16}
 ATEN = torch.ops.aten
-ALONE = Processes(cuda=False)
 # Sums of many numbers, differences of close ones, exponentials and logarithms.
 DELICATE = {
     ATEN._ctc_loss: "CTC",
@@ -95,7 +94,8 @@ def run_config(amp):
     return RunConfig(output=Path(), epochs=1, batch_size=2, amp=amp, amp_dtype="bf16")
 
 
-def fastpitch_task(amp, processes=ALONE):
+def fastpitch_task(amp, processes=None):
+    processes = processes or Processes(cuda=False)
     fixture = golden("fastpitch_tiny")
     torch.manual_seed(1)
     no_dropout = {key: 0.0 for key in fixture["config"] if key.startswith("p_")}
@@ -122,7 +122,8 @@ def voices():
     return AudioBatch(audio=audio, mel=None, paths=[Path()] * 2)
 
 
-def hifigan_task(amp, processes=ALONE):
+def hifigan_task(amp, processes=None):
+    processes = processes or Processes(cuda=False)
     torch.manual_seed(1)
     size = dataclasses.replace(VARIANTS["V2"], upsample_initial_channel=32)
     judges = DiscriminatorConfig(mpd_periods=(2, 3), discriminator_divisor=8)
@@ -139,7 +140,8 @@ def hifigan_task(amp, processes=ALONE):
     return task, voices()
 
 
-def waveglow_task(amp, processes=ALONE):
+def waveglow_task(amp, processes=None):
+    processes = processes or Processes(cuda=False)
     torch.manual_seed(1)
     model = WaveGlow(WaveGlowConfig(flows=4, early_every=2, wn_channels=16, wn_layers=2))
     for network in model.WN:  # zeros at first, of which nothing can be seen

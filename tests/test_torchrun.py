@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,17 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 import prepare_dataset
 from common.checkpoint import load_checkpoint
 from common.checkpoint_folder import CheckpointFolder
+from tests.processes import fork_server, free_port, run_command
 from tests.test_prepare_dataset import features_of
 from tests.test_train import RATE, TINY_MODEL, log_of
 from tests.test_training_scripts import torchrun_script
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("train", "hifigan.train", "waveglow.train", "prepare_dataset")
 TRAINING_TIMEOUT = 120
 WORDS = "One two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
 NO_DROPOUT = [
@@ -121,9 +117,7 @@ def run_processes(module: str, arguments: Sequence[str], num_processes: int) -> 
     Returns:
         exit codes
     """
-    context = multiprocessing.get_context("forkserver")
-    # Imported once, for all tests; the last two by the first optimizer and the first picture.
-    context.set_forkserver_preload([*COMMANDS, __name__, "torch._dynamo", "matplotlib.figure"])
+    context = fork_server()
     shared = {
         "WORLD_SIZE": str(num_processes),
         "MASTER_ADDR": "127.0.0.1",
@@ -132,7 +126,7 @@ def run_processes(module: str, arguments: Sequence[str], num_processes: int) -> 
     }
     processes = [
         context.Process(
-            target=run_process,
+            target=run_command,
             args=(module, arguments, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}),
         )
         for rank in range(num_processes)
@@ -144,18 +138,6 @@ def run_processes(module: str, arguments: Sequence[str], num_processes: int) -> 
         process.kill()
         process.join()
     return [process.exitcode for process in processes]
-
-
-def run_process(module: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    sys.exit(importlib.import_module(module).main(arguments))
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def results_of(output: Path) -> list[dict[str, float]]:

@@ -4,10 +4,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,11 +18,11 @@ from common.learner import Learner
 from common.optim import UpdateRule
 from common.precision import Precision
 from tests.conftest import assert_same
+from tests.processes import run_ranks
 
 OPTIMIZERS = ["lamb", "adam", "adamw"]
 CLIP = torch.tensor([[0.3, -1.2, 0.7]])
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parent.parent.parent
 
 
 def make_learner(name, processes=None):
@@ -288,29 +284,9 @@ print("all checks hold", flush=True)
 
 
 def test_what_one_process_cannot_take_all_skip():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO_PROCESSES],
-            cwd=ROOT,
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        results = [process.communicate(timeout=60) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    for output, errors in results:
+    for ended in run_ranks(TWO_PROCESSES):
         # Not the exit code: once in a while gloo's threads abort a process that is leaving.
-        assert output == "all checks hold\n", errors
+        assert ended.output == "all checks hold\n", ended.errors
 
 
 def test_a_scaled_step_is_the_unscaled_one():
