@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 
 from common.checkpoint import load_checkpoint
@@ -28,6 +29,7 @@ logger = logging.getLogger("card")
 
 CARD = "README.md"
 NUM_WORST = 5  # sentences that the card names
+MANY_WRONG = 0.25  # of the words of a sentence
 CONTROLS = {
     PLAIN: "as it is",
     "pace_0.7": "pace 0.7",
@@ -157,10 +159,15 @@ def _goals(reports: Mapping[str, Any]) -> str:
 
 
 def _weaknesses(sentences: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        "One voice, one language, read sentences of up to a dozen seconds. It did worst at:",
-        "",
-    ]
+    """Names clips, but not what they say: the text is no part of a release."""
+    limits = "One voice, one language, read sentences of up to a dozen seconds."
+    rates = np.array([each["scores"]["wer"] for each in sentences if "wer" in each["scores"]])
+    if rates.size:
+        limits += (
+            f" Of {rates.size} sentences {(rates == 0).sum()} were understood to the word, and "
+            f"{(rates >= MANY_WRONG).sum()} with {MANY_WRONG:.0%} or more of their words wrong."
+        )
+    lines = [f"{limits} It did worst at these clips:", ""]
     for sentence in sorted(sentences, key=lambda each: badness(each["scores"]), reverse=True)[
         :NUM_WORST
     ]:
@@ -169,8 +176,7 @@ def _weaknesses(sentences: Sequence[Mapping[str, Any]]) -> str:
             for name in ("wer", "mcd")
             if name in sentence["scores"]
         )
-        heard = f"; heard: “{sentence['heard']}”" if sentence["heard"] else ""
-        lines.append(f"- “{sentence['text']}” ({scores}{heard})")
+        lines.append(f"- `{Path(sentence['speech']).stem}`: {scores}")
     return "\n".join(lines)
 
 
