@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import full_speed
-from benchmarks.gpu.__main__ import chosen, find_corpus, run_stage, work_folder
+from benchmarks.gpu.__main__ import CheckConfig, chosen, find_corpus, run_stage, work_folder
 from benchmarks.gpu.__main__ import main as check
 from benchmarks.gpu.arithmetic import count_flops, peak_flops
 from benchmarks.gpu.corpus import Corpus
@@ -352,14 +353,33 @@ def test_stages_that_compile_come_last_and_can_be_run_alone(plan):
         chosen(stages, ("speech",))
 
 
-def test_the_corpus_of_an_earlier_run_serves_again(tmp_path):
+def test_trainings_of_an_earlier_run_are_skipped(plan):
+    def skipped():
+        return [stage.name for stage in plan.stages() if "earlier run" in stage.skipped]
+
+    assert skipped() == []
+    for name in ("WaveGlow/WaveGlow_checkpoint_1.pt", "full-speed-HiFi-GAN/full_speed.json"):
+        (plan.work / name).parent.mkdir()
+        (plan.work / name).touch()
+    assert skipped() == ["train WaveGlow, fp16", "train HiFi-GAN at full speed, bf16"]
+
+
+def test_the_corpus_of_an_earlier_run_serves_again_but_no_tiny_one_for_a_full_check(tmp_path):
     sizes = {"num_clips": 1, "longest_seconds": 0.1}
-    with work_folder(tmp_path / "work") as folder:
+    config = CheckConfig(work=tmp_path / "work")
+    with work_folder(config) as folder:
+        with pytest.raises(TypeError):  # after the clips, before the lists
+            find_corpus(folder / "corpus", sizes | {"num_phrases": "none"})
         corpus = find_corpus(folder / "corpus", sizes)
-    made = (tmp_path / "work/corpus/wavs/clip0.wav").stat().st_mtime_ns
-    with work_folder(tmp_path / "work") as folder:
+    made = (corpus.folder / "wavs/clip0.wav").stat().st_mtime_ns
+    with work_folder(config) as folder:
         assert find_corpus(folder / "corpus", sizes) == corpus
     assert (corpus.folder / "wavs/clip0.wav").stat().st_mtime_ns == made
+    with work_folder(dataclasses.replace(config, quick=True)) as folder:
+        assert not (folder / "corpus").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"--work .*file must be a folder"):
+        CheckConfig(work=tmp_path / "file")
 
 
 CHECK = """

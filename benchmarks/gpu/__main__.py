@@ -26,7 +26,8 @@ from benchmarks.gpu.corpus import Corpus, make_corpus
 from benchmarks.gpu.goals import performance
 from benchmarks.gpu.report import FAILED, PASSED, SKIPPED, Result, table, verdict, write_report
 from benchmarks.gpu.stages import MODELS, Plan, Stage
-from common.cli import FlagParser, flag
+from common.cli import FlagParser, flag, flag_name
+from common.files import check_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 AMPERE = (8, 0)  # compute capability
@@ -60,6 +61,9 @@ class CheckConfig:
             )
         if self.seconds <= 0:
             raise ValueError(f"--seconds must be positive, got {self.seconds:g}")
+        for name in ("output", "work"):
+            if getattr(self, name) is not None:
+                check_folder(getattr(self, name), flag_name(name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = describe_machine(cuda)
     print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
     results = []
-    with work_folder(config.work) as folder, (output / "log.txt").open("wb") as log:
+    with work_folder(config) as folder, (output / "log.txt").open("wb") as log:
         plan = Plan(
             corpus=find_corpus(folder / "corpus", QUICK if config.quick else FULL),
             work=folder,
@@ -125,10 +129,10 @@ def describe_machine(cuda: bool) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def work_folder(folder: Path | None) -> Iterator[Path]:
+def work_folder(config: CheckConfig) -> Iterator[Path]:
     """The folder that stages work in; one of their own, which goes, where none is named."""
-    if folder is not None:
-        yield folder.resolve()
+    if config.work is not None:  # full-size stages must not find what tiny ones left
+        yield config.work.resolve() / ("quick" if config.quick else "full")
         return
     with tempfile.TemporaryDirectory() as temporary:
         yield Path(temporary)
@@ -136,8 +140,11 @@ def work_folder(folder: Path | None) -> Iterator[Path]:
 
 def find_corpus(folder: Path, sizes: Mapping[str, Any]) -> Corpus:
     """The corpus that an earlier run left, or a new one."""
-    corpus = Corpus(folder=folder)
-    return corpus if corpus.phrases.is_file() else make_corpus(folder, **sizes)
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+            make_corpus(Path(unfinished) / "corpus", **sizes).folder.rename(folder)
+    return Corpus(folder=folder)
 
 
 def chosen(stages: Iterable[Stage], words: Sequence[str]) -> list[Stage]:

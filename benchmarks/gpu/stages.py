@@ -193,6 +193,7 @@ class Plan:
             ),
             share=0.1,
             read=functools.partial(read_watched_training, folder),
+            skipped=done_before(self._checkpoint(model)),
         )
 
     def _full_speed(self, model: str, compiled: bool) -> Stage:
@@ -211,14 +212,11 @@ class Plan:
             ),
             share=0.25 if compiled else 0.2,
             read=functools.partial(read_full_speed, folder / "full_speed.json", "bf16"),
-            skipped="" if self.ampere else NEEDS_AMPERE,
+            skipped=done_before(folder / "full_speed.json") if self.ampere else NEEDS_AMPERE,
         )
 
     def _speech(self, vocoder: str, batch_size: int, compiled: bool) -> Stage:
-        fastpitch, checkpoint = (
-            str(self.work / model / MODELS[model].checkpoint.format(self._num_epochs))
-            for model in ("FastPitch", vocoder)
-        )
+        fastpitch, checkpoint = (str(self._checkpoint(model)) for model in ("FastPitch", vocoder))
         flag = {"HiFi-GAN": "--hifigan", "WaveGlow": "--waveglow"}[vocoder]
         output = self.work / f"speech-{vocoder}-{batch_size}{'-compiled' * compiled}"
         times = {"HiFi-GAN": ("3", "10"), "WaveGlow": ("1", "2")}[vocoder]
@@ -246,8 +244,17 @@ class Plan:
     def _num_epochs(self) -> int:
         return 4 if self.quick else 1  # steps enough to watch
 
+    def _checkpoint(self, model: str) -> Path:
+        """What the training of a model leaves."""
+        return self.work / model / MODELS[model].checkpoint.format(self._num_epochs)
+
     def _device_flags(self, precision: str) -> tuple[str, ...]:
         return (*(("--cuda",) if self.cuda else ()), *AMP[precision])
+
+
+def done_before(path: Path) -> str:
+    """Why a stage is skipped: an earlier run left its result. Empty where none did."""
+    return f"was done in an earlier run, which left {path}" if path.exists() else ""
 
 
 def full_speed_name(model: str, compiled: bool) -> str:
