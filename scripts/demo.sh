@@ -84,10 +84,13 @@ newest_checkpoint() { # in a folder, of a name
 
 # Has the shipped voice speak the phrases of a file, unless it has since they and it are there.
 speak_shipped() {
-  local log_file="$shipped_speech/nvlog_infer.json" # is written when all is spoken
-  if [[ ! "$log_file" -nt "$1" || ! "$log_file" -nt "$voice/fastpitch.pt" ]]; then
-    python inference.py --input "$1" --output "$shipped_speech" "${cuda[@]}"
-  fi
+  local file log_file="$shipped_speech/nvlog_infer.json" # is written when all is spoken
+  for file in "$1" "$voice"/*.pt; do
+    if [[ ! "$log_file" -nt "$file" ]]; then
+      python inference.py --input "$1" --output "$shipped_speech" "${cuda[@]}"
+      return
+    fi
+  done
 }
 
 # Threads that wait must not take the cores from those that work: on two cores that are not all
