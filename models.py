@@ -66,13 +66,15 @@ def with_shipped_voice(config: Settings, or_else: str) -> Settings:
     vocoders = [f"--{name}" for name in VOCODERS.values() if getattr(config, name) is not None]
     if vocoders or not fastpitch.is_file():
         speaks = (
-            "(bash scripts/demo.sh trains one), or have a voice in pretrained_models/voice (bash "
-            "scripts/voice/build.sh makes one)"
+            " (bash scripts/demo.sh trains one), or have a voice in pretrained_models/voice "
+            "(RELEASE_DIR=pretrained_models/voice bash scripts/voice/build.sh makes one)"
         )
         if fastpitch.is_file():
-            speaks = f"or leave {vocoders[0]} out, and the voice in pretrained_models/voice speaks"
+            speaks = (
+                f", or leave {vocoders[0]} out, and the voice in pretrained_models/voice speaks"
+            )
         raise ValueError(
-            f"--fastpitch is missing: name a checkpoint, FastPitch_checkpoint_N.pt, {speaks}; "
+            f"--fastpitch is missing: name a checkpoint, FastPitch_checkpoint_N.pt{speaks}; "
             f"{or_else}"
         )
     logger.info("No checkpoint named: the voice in %s speaks", VOICE)
