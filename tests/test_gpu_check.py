@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import full_speed
-from benchmarks.gpu.__main__ import CheckConfig, chosen, find_corpus, run_stage, work_folder
+from benchmarks.gpu.__main__ import CheckConfig, chosen, provide, run_stage, work_folder
 from benchmarks.gpu.__main__ import main as check
 from benchmarks.gpu.arithmetic import count_flops, peak_flops
 from benchmarks.gpu.corpus import Corpus
@@ -368,12 +368,12 @@ def test_the_corpus_of_an_earlier_run_serves_again_but_no_tiny_one_for_a_full_ch
     sizes = {"num_clips": 1, "longest_seconds": 0.1}
     config = CheckConfig(work=tmp_path / "work")
     with work_folder(config) as folder:
-        with pytest.raises(TypeError):  # after the clips, before the lists
-            find_corpus(folder / "corpus", sizes | {"num_phrases": "none"})
-        corpus = find_corpus(folder / "corpus", sizes)
+        corpus = Corpus(folder=folder / "corpus")
+    with pytest.raises(TypeError):  # after the clips, before the lists
+        provide(corpus, sizes | {"num_phrases": "none"})
+    provide(corpus, sizes)
     made = (corpus.folder / "wavs/clip0.wav").stat().st_mtime_ns
-    with work_folder(config) as folder:
-        assert find_corpus(folder / "corpus", sizes) == corpus
+    provide(corpus, sizes)
     assert (corpus.folder / "wavs/clip0.wav").stat().st_mtime_ns == made
     with work_folder(dataclasses.replace(config, quick=True)) as folder:
         assert not (folder / "corpus").exists()

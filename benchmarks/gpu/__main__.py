@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = []
     with work_folder(config) as folder, (output / "log.txt").open("wb") as log:
         plan = Plan(
-            corpus=find_corpus(folder / "corpus", QUICK if config.quick else FULL),
+            corpus=Corpus(folder=folder / "corpus"),
             work=folder,
             output=output,
             cuda=cuda,
@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stages = chosen(plan.stages(), config.only)
         except ValueError as error:
             parser.error(str(error))
+        provide(plan.corpus, QUICK if config.quick else FULL)
         for stage in stages:
             seconds = min(stage.share * config.seconds, end - time.monotonic())
             results.append(run_stage(stage, seconds, log))
@@ -138,13 +139,13 @@ def work_folder(config: CheckConfig) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def find_corpus(folder: Path, sizes: Mapping[str, Any]) -> Corpus:
-    """The corpus that an earlier run left, or a new one."""
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-            make_corpus(Path(unfinished) / "corpus", **sizes).folder.rename(folder)
-    return Corpus(folder=folder)
+def provide(corpus: Corpus, sizes: Mapping[str, Any]) -> None:
+    """Makes a corpus, unless an earlier run has."""
+    if corpus.folder.is_dir():
+        return
+    corpus.folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=corpus.folder.parent) as unfinished:
+        make_corpus(Path(unfinished) / "corpus", **sizes).folder.rename(corpus.folder)
 
 
 def chosen(stages: Iterable[Stage], words: Sequence[str]) -> list[Stage]:
