@@ -24,7 +24,14 @@ from torch.utils.backend_registration import (
 
 ROOT = Path(__file__).parent.parent
 ATEN = torch.ops.aten
-READS = {ATEN._local_scalar_dense.default, ATEN.equal.default, ATEN.nonzero.default}
+READS = {  # what gives the host a value, or a tensor of a size that only the device knows
+    ATEN._local_scalar_dense.default,
+    ATEN.equal.default,
+    ATEN.nonzero.default,
+    ATEN.masked_select.default,
+    ATEN._unique2.default,
+    ATEN.bincount.default,
+}
 INDEXED = {ATEN.index.Tensor, ATEN.index_put.default, ATEN.index_put_.default}
 RESHAPED_IN_PLACE = {ATEN.transpose_.default, ATEN.squeeze_.dim, ATEN.unsqueeze_.default}
 
