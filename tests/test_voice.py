@@ -323,28 +323,35 @@ def standing_in(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("preset", "has_gpu"), [("tiny", False), ("laptop", False), ("small", True), ("base", True)]
+    ("preset", "has_gpu", "vocoders", "more"),
+    [
+        ("tiny", False, ["vocoder", "fine_tuned"], {}),
+        ("laptop", False, [], {}),
+        ("laptop", False, ["vocoder"], {"VOCODER_MINUTES": "9.5"}),
+        ("small", True, ["vocoder", "fine_tuned"], {}),
+        ("base", True, ["vocoder"], {"FINE_TUNING_MINUTES": "0"}),
+    ],
 )
-def test_every_command_of_a_preset_is_one_that_its_program_takes(preset, has_gpu, standing_in):
-    settings = standing_in | {"PRESET": preset, "DRY_RUN": "true"}
+def test_every_command_of_a_preset_is_one_that_its_program_takes(
+    preset, has_gpu, vocoders, more, standing_in
+):
+    settings = standing_in | {"PRESET": preset, "DRY_RUN": "true"} | more
     done = run_script("voice/build.sh", **settings, HAS_GPU=str(has_gpu).lower())
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("--preload gpu") == has_gpu
     commands = [shlex.split(line) for line in done.stdout.splitlines()]
     programs = [command[command.index("python") + 1 :] for command in commands]
     names = [words[1] if words[0] == "-m" else words[0].removesuffix(".py") for words in programs]
-    has_vocoder = preset != "laptop"
     assert names[:4] == [
         *("scripts.voice.make_corpus", "scripts.make_filelists", "prepare_dataset", "train")
     ]
-    assert names.count("fastpitch.extract_mels") == has_vocoder
+    assert names.count("fastpitch.extract_mels") == ("fine_tuned" in vocoders)
     assert names[-1] == "scripts.voice.card"
     limited = [words[words.index("--output") + 1] for words in programs if "--max-minutes" in words]
-    trained = ["fastpitch", "vocoder", "fine_tuned"] if has_vocoder else ["fastpitch"]
-    assert [folder.rpartition("/")[2] for folder in limited] == trained
-    assert [words.count("--hifigan") for words in programs if "scripts.voice.pack" in words] == [
-        has_vocoder
-    ]
+    assert [folder.rpartition("/")[2] for folder in limited] == ["fastpitch", *vocoders]
+    (packed,) = (words for words in programs if "scripts.voice.pack" in words)
+    assert "--hifigan" in packed if vocoders else "--hifigan" not in packed
+    assert not vocoders or f"/{vocoders[-1]}/" in packed[packed.index("--hifigan") + 1]
     assert names.count("evaluate") == (1 if preset == "tiny" else 5)
     for name, words in zip(names, programs, strict=True):
         parser = FlagParser("test", *CONFIGS[name])
@@ -395,7 +402,16 @@ def test_a_text_that_is_missing_is_named_before_anything_is_installed(tmp_path):
     assert not (tmp_path / "voice").exists()
 
 
-def test_an_unknown_preset_is_refused(tmp_path):
-    done = run_script("voice/build.sh", PRESET="huge", OUTPUT_DIR=str(tmp_path / "voice"))
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("PRESET", "huge", "PRESET must be tiny, laptop, small or base, got huge"),
+        ("DRY_RUN", "1", "DRY_RUN must be true or false, got '1'"),
+        ("HOURS", "0.0", "HOURS must be a positive number, got '0.0'"),
+        ("FINE_TUNING_MINUTES", "ten", "FINE_TUNING_MINUTES must be a positive number, got 'ten'"),
+    ],
+)
+def test_a_setting_of_no_sense_is_refused(tmp_path, setting, value, sentence):
+    done = run_script("voice/build.sh", OUTPUT_DIR=str(tmp_path / "voice"), **{setting: value})
     assert done.returncode == 2
-    assert "PRESET must be tiny, laptop, small or base, got huge" in done.stderr
+    assert f"build.sh: {sentence}" in done.stderr

@@ -11,6 +11,7 @@
 
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source scripts/training.sh
 
 : "${PRESET:=small}"
 : "${TEXTS:=data/LJSpeech-1.1/metadata.csv}" # a sentence a line, or lines of name|text
@@ -18,6 +19,7 @@ cd "$(dirname "$0")/../.."
 : "${RELEASE_DIR:=$OUTPUT_DIR/release}"
 : "${DRY_RUN:=false}"
 : "${SETUP:=true}"
+check_switches DRY_RUN SETUP
 
 fastpitch_of() { # width, filter size, layers of the encoder, of the decoder
   sizes=(--symbols-embedding-dim "$1" --in-fft-output-size "$1" --out-fft-output-size "$1"
@@ -26,7 +28,7 @@ fastpitch_of() { # width, filter size, layers of the encoder, of the decoder
 }
 
 # HOURS of speech; minutes of each training, over all runs of this script. With VOCODER_MINUTES=0
-# Griffin-Lim speaks.
+# Griffin-Lim speaks, with FINE_TUNING_MINUTES=0 the vocoder as recordings taught it.
 batch_size=64 vocoder_training=() measures=(words dnsmos mcd durations)
 binarization=(--kl-loss-start-epoch 10 --kl-loss-warmup-epochs 20)
 case "$PRESET" in
@@ -39,8 +41,9 @@ case "$PRESET" in
     measures=(mcd durations)
     ;;
   laptop)
-    : "${HOURS:=3}" "${FASTPITCH_MINUTES:=90}" "${VOCODER_MINUTES:=0}"
+    : "${HOURS:=3}" "${FASTPITCH_MINUTES:=90}" "${VOCODER_MINUTES:=0}" "${FINE_TUNING_MINUTES:=0}"
     fastpitch_of 192 768 3 4
+    generator=(--variant V2)
     # Some twenty epochs: there is nothing to forget, and each must bring much.
     sizes+=(--p-in-fft-dropout 0.05 --p-out-fft-dropout 0.05)
     sizes+=(--p-in-fft-dropatt 0 --p-out-fft-dropatt 0)
@@ -60,16 +63,20 @@ case "$PRESET" in
     generator=(--variant V1)
     ;;
   *)
-    echo "build.sh: PRESET must be tiny, laptop, small or base, got $PRESET" >&2
-    exit 2
+    fail "PRESET must be tiny, laptop, small or base, got $PRESET"
     ;;
 esac
 : "${NUM_TEST:=100}" "${NUM_VALIDATION:=50}"
 
+check_numbers NUM_TEST NUM_VALIDATION
+for number in HOURS FASTPITCH_MINUTES VOCODER_MINUTES FINE_TUNING_MINUTES; do
+  [[ "${!number}" =~ ^[0-9]*\.?[0-9]+$ && ! "${!number}" =~ ^[0.]+$ ]] ||
+    [[ "${!number}" == 0 && "$number" =~ ^(VOCODER|FINE_TUNING)_ ]] ||
+    fail "$number must be a positive number, got '${!number}'"
+done
 if [[ "$DRY_RUN" != true && ! -f "$TEXTS" ]]; then
-  echo "build.sh: TEXTS: $TEXTS: no such file: name a file with a sentence a line, or have LJSpeech's" \
-    "by scripts/download_dataset.sh" >&2
-  exit 2
+  fail "TEXTS: $TEXTS: no such file: name a file with a sentence a line, or have LJSpeech's by" \
+    "scripts/download_dataset.sh"
 fi
 
 corpus="$OUTPUT_DIR/corpus" lists="$OUTPUT_DIR/filelists"
@@ -160,19 +167,22 @@ train_for "$FASTPITCH_MINUTES" fastpitch "$python" train.py "${data[@]}" --load-
 fastpitch="$(newest fastpitch FastPitch)"
 hifigan="" packed_vocoder=() released_vocoder=()
 if [[ "$VOCODER_MINUTES" != 0 ]]; then
+  vocoder_training+=(--batch-size "$batch_size" --ema-decay 0.999
+    --validation-interval 20 --samples-interval 100 --checkpoint-interval 20)
   train_for "$VOCODER_MINUTES" vocoder "$python" -m hifigan.train "${data[@]}" "${generator[@]}" \
-    "${vocoder_training[@]}" --batch-size "$batch_size" --learning-rate 0.0003 --ema-decay 0.999 \
-    --validation-interval 20 --samples-interval 100 --checkpoint-interval 20
-  run "$python" -m fastpitch.extract_mels --fastpitch "$fastpitch" --ema --load-pitch-from-disk \
-    --dataset-path "$corpus" --input-files "$(list train)" "$(list val)" \
-    --output "$OUTPUT_DIR/mels" "${cuda[@]}"
+    "${vocoder_training[@]}" --learning-rate 0.0003
   vocoder="$(newest vocoder hifigan_gen hifigan_discrim)"
-  train_for "$FINE_TUNING_MINUTES" fine_tuned "$python" -m hifigan.train "${data[@]}" \
-    "${vocoder_training[@]}" --batch-size "$batch_size" --learning-rate 0.0001 --ema-decay 0.999 \
-    --validation-interval 20 --samples-interval 100 --checkpoint-interval 20 \
-    --fine-tuning --input-mels-dir "$OUTPUT_DIR/mels" --checkpoint-path-gen "$vocoder" \
-    --checkpoint-path-discrim "${vocoder/hifigan_gen_/hifigan_discrim_}"
-  hifigan="$(newest fine_tuned hifigan_gen hifigan_discrim)"
+  hifigan="$vocoder"
+  if [[ "$FINE_TUNING_MINUTES" != 0 ]]; then
+    run "$python" -m fastpitch.extract_mels --fastpitch "$fastpitch" --ema --load-pitch-from-disk \
+      --dataset-path "$corpus" --input-files "$(list train)" "$(list val)" \
+      --output "$OUTPUT_DIR/mels" "${cuda[@]}"
+    train_for "$FINE_TUNING_MINUTES" fine_tuned "$python" -m hifigan.train "${data[@]}" \
+      "${vocoder_training[@]}" --learning-rate 0.0001 \
+      --fine-tuning --input-mels-dir "$OUTPUT_DIR/mels" --checkpoint-path-gen "$vocoder" \
+      --checkpoint-path-discrim "${vocoder/hifigan_gen_/hifigan_discrim_}"
+    hifigan="$(newest fine_tuned hifigan_gen hifigan_discrim)"
+  fi
   packed_vocoder=(--hifigan "$hifigan")
   released_vocoder=(--hifigan "$RELEASE_DIR/hifigan.pt")
 fi
