@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.cli import FlagParser, flag, flag_name
-from common.config import AudioConfig
+from common.config import AudioConfig, TextConfig
 from common.distributed import Processes
 from common.evaluation.acoustics import AcousticDistance
 from common.evaluation.naturalness import Naturalness
@@ -25,6 +25,7 @@ from common.evaluation.scores import Score
 from common.evaluation.words import Recognizer, count_mistakes
 from common.filelists import Utterance
 from common.files import check_folder, is_file
+from common.inference_config import InferenceConfig
 from common.precision import Precision
 from common.speech_files import read_newest_report
 from common.tb_dllogger import configure_console
@@ -39,6 +40,8 @@ ROOT = Path(__file__).resolve().parent
 MEASURES = ("words", "dnsmos", "mcd", "durations")
 NEED_REFERENCES = ("mcd", "durations")
 FOR_INFERENCE = "--"  # what follows on the command line
+# What this command tells inference.py itself: else it might measure other audio than was spoken.
+TOLD_INFERENCE = ("input", "text", "output", "log_file", "fastpitch", "hifigan", "waveglow", "ema")
 INTERRUPTED = 130
 
 
@@ -122,6 +125,7 @@ def evaluate(config: EvaluationConfig, audio: AudioConfig, inference_flags: Sequ
     """
     check_folder(config.output, "--output")
     check_use(config, inference_flags)
+    check_inference_flags(inference_flags)
     if config.speech is None:
         config = with_shipped_voice(
             config, "or give --speech, a folder of audio that is there already"
@@ -144,7 +148,8 @@ def evaluate(config: EvaluationConfig, audio: AudioConfig, inference_flags: Sequ
         sentences=[
             measurements(pair) for pair in tqdm(pairs, "measuring", unit="sentence", disable=None)
         ],
-        settings={flag_name(name): str(value) for name, value in vars(config).items()},
+        settings={flag_name(name): str(value) for name, value in vars(config).items()}
+        | {FOR_INFERENCE: " ".join(inference_flags)},
         times_real_time=times_real_time,
     )
     write_json(evaluation, config.output / "evaluation.json")
@@ -154,7 +159,7 @@ def evaluate(config: EvaluationConfig, audio: AudioConfig, inference_flags: Sequ
 
 
 def check_use(config: EvaluationConfig, inference_flags: Sequence[str]) -> None:
-    """Refuses settings of speaking where the speech is there already."""
+    """Refuses flags of speaking where the speech is there already."""
     if config.speech is None:
         return
     given = [flag_name(name) for name in ("hifigan", "waveglow") if vars(config)[name] is not None]
@@ -163,6 +168,18 @@ def check_use(config: EvaluationConfig, inference_flags: Sequence[str]) -> None:
         raise ValueError(
             f"{', '.join(given)}: of no use with --speech, whose audio is measured as it is: leave "
             "out one or the other"
+        )
+
+
+def check_inference_flags(flags: Sequence[str]) -> None:
+    """Refuses flags with which inference.py would speak other than what is measured, or not at
+    all."""
+    parser = FlagParser("", InferenceConfig, TextConfig, prog="inference.py")
+    told = [flag_name(name) for name in parser.parse(flags) if name in TOLD_INFERENCE]
+    if told:
+        raise ValueError(
+            f"{', '.join(told)}: cannot follow {FOR_INFERENCE}: what is spoken, where to and by "
+            "which models is said before it"
         )
 
 

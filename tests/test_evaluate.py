@@ -83,6 +83,7 @@ def test_the_shipped_voice_speaks_and_its_durations_are_measured(
     torch.save({**stored, "train_setup": setup}, voice / "hifigan.pt")
     found = run(corpus, "--measures", "mcd", "durations", "--", "--pace", "1.5")
     assert found["settings"]["--fastpitch"] == str(voice / "fastpitch.pt")
+    assert found["settings"]["--"] == "--pace 1.5"
     assert found["times_real_time"] > 0
     assert all(np.isfinite(each["scores"]["duration_error"]) for each in found["sentences"])
     assert "duration error, ms a symbol" in capsys.readouterr().out
@@ -154,6 +155,8 @@ def test_words_of_real_clips_are_understood_and_those_of_another_sentence_are_no
             ["--speech", "x", "--hifigan", "h.pt", "--", "--pace", "2"],
             "--hifigan, --: of no use wi",
         ),
+        (["--", "-o", "elsewhere", "--pace", "2"], "--output: cannot follow --: what is spoken"),
+        (["--", "--pase", "2"], "inference.py: error: unrecognized arguments: --pase 2"),
         (["--worst", "0", "--speech", "x"], "--worst must be positive, got 0"),
         (["--measures", "mcd", "--speech", "nowhere"], "nowhere/clip0.wav: no such audio file"),
     ],
