@@ -10,7 +10,9 @@ import subprocess
 import time
 from typing import get_type_hints
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 import hifigan.train
@@ -23,7 +25,7 @@ from common.config import AudioConfig, TextConfig
 from evaluate import EvaluationConfig
 from fastpitch.extract_mels import ExtractionConfig
 from inference import InferenceConfig
-from models import load_generator, load_vocoder
+from models import VOICE, load_generator, load_vocoder
 from prepare_dataset import PreparationConfig
 from scripts import newest_checkpoint
 from scripts.make_filelists import SplitConfig
@@ -166,6 +168,19 @@ def test_a_voice_without_a_vocoder_speaks_by_griffin_lim(models, tmp_path, monke
     with pytest.raises(SystemExit):
         pack.main([*without, "--output", str(voice)])
     assert "hifigan.pt is there and would speak with this" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not VOICE.exists(), reason="no voice is in pretrained_models/voice")
+def test_the_shipped_voice_is_small_and_speaks_as_fast_as_people_do(tmp_path):
+    megabytes = sum(file.stat().st_size for file in VOICE.glob("*.pt")) / pack.MEGABYTE
+    assert megabytes <= pack.LARGEST_MEGABYTES
+    text = "The queen wore a crown of woven gold."
+    inference.main(["--text", text, "--output", str(tmp_path / "queen.wav")])
+    audio, rate = soundfile.read(tmp_path / "queen.wav")
+    assert 1.5 < len(audio) / rate < 4.0
+    assert 0.02 < np.sqrt(np.square(audio).mean()) < 0.3
+    card_text = (VOICE / "README.md").read_text()
+    assert all(f"| {goal.text} | " in card_text for goal in goals.GOALS)
 
 
 def test_a_voice_that_is_too_large_is_refused(models, tmp_path, monkeypatch, capsys):
