@@ -131,9 +131,12 @@ def load_models(config: InferenceConfig, precision: Precision) -> Models:
             "No vocoder given: Griffin-Lim makes audible, but metallic speech; --hifigan names a "
             "better one"
         )
+        griffin_lim = GriffinLim(audio)
+        # At its first use the library compiles, half a minute on a new machine: no time of speech.
+        griffin_lim.infer(torch.zeros(1, audio.n_mel_channels, 1))
         return Models(
             generator=generator,
-            vocoder=GriffinLim(audio),
+            vocoder=griffin_lim,
             vocoder_name="griffin_lim",
             audio=audio,
         )
