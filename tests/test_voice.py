@@ -145,7 +145,7 @@ def test_a_packed_voice_speaks_where_no_checkpoint_is_named(models, tmp_path, mo
         assert not (tmp_path / "none.wav").exists()
         return capsys.readouterr().err
 
-    assert "or have a voice in pretrained_models/voice (bash scripts/voice/build.sh" in refusal()
+    assert "bash scripts/voice/build.sh makes one); " in refusal()
     pack.main([*models, "--output", str(voice)])
     inference.main(["--text", "Go on.", "--output", str(tmp_path / "own.wav")])
     released = ["--fastpitch", str(voice / "fastpitch.pt"), "--hifigan", str(voice / "hifigan.pt")]
